@@ -1,0 +1,351 @@
+"""Training checkpoints and model files: the only module that knows their names and contents.
+
+A checkpoint is TensorFlow's V2 format with the names of the 2016 TensorFlow-Slim implementation:
+each weight under its own name, its Adam moments under `<name>/Adam` and `<name>/Adam_1`, the step
+under `global_step`. What describes the run rides along as a JSON string. Checkpoints of that
+implementation, V1 or V2, are therefore read by the same code.
+
+A model file (`model.safetensors`) holds the transform net alone, in 16-bit floats, with all that
+is known about it in its header.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import tensorflow as tf
+
+from fast_style.errors import FastStyleError, ModelError
+from fast_style.files import atomic_path, fsync_path, make_folder
+from fast_style.transform_net import ARCHITECTURES, architecture
+
+CHECKPOINT_STEM = "fast-style-model.ckpt"
+MODEL_FILE = "model.safetensors"
+STEP = "global_step"
+RUN = "fast_style/run"
+FIRST_MOMENT = "Adam"
+SECOND_MOMENT = "Adam_1"
+
+_FORMAT = "fast-style"
+_DATA_SUFFIX = ".data-00000-of-00001"
+_PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained transform net.
+
+    Attributes:
+      arch: A key of `ARCHITECTURES`.
+      width: Its channel multiplier.
+      style_names: One name per style, in the order of style weights.
+      weights: {name: float32 array}.
+      metadata: How it was made: the resolved configuration, hashes, versions; empty for
+        checkpoints of the 2016 implementation, which say nothing.
+      source: The file it was read from.
+    """
+
+    arch: str
+    width: float
+    style_names: tuple[str, ...]
+    weights: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: Path = Path()
+
+
+# --- training checkpoints ------------------------------------------------------------------------
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Returns the prefix of the checkpoint of a step."""
+    return folder / f"{CHECKPOINT_STEM}-{step}"
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Any], run: Mapping[str, Any], *, keep: int
+) -> Path:
+    """Writes a checkpoint aside, renames it into place, and removes the oldest beyond `keep`.
+
+    The index is renamed last: a checkpoint exists when its index does.
+
+    Args:
+      folder: The run's folder; created if missing.
+      step: Steps done.
+      tensors: {name: tensor or array} without the step.
+      run: JSON-able description of the run, returned by `read_checkpoint`.
+      keep: How many of the newest checkpoints remain, at least 1.
+
+    Returns:
+      The checkpoint's prefix.
+
+    Raises:
+      FastStyleError: If it cannot be written; earlier checkpoints are then untouched.
+    """
+    make_folder(folder)
+    target = checkpoint_path(folder, step)
+    aside = folder / f"{_PARTIAL}{target.name}"
+    names = [*tensors, STEP, RUN]
+    values = [
+        *(tf.convert_to_tensor(value) for value in tensors.values()),
+        tf.constant(step, tf.int64),
+        tf.constant(json.dumps(run)),
+    ]
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(aside),
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=values,
+        )
+        for suffix in (_DATA_SUFFIX, ".index"):
+            written = Path(f"{aside}{suffix}")
+            fsync_path(written)
+            os.replace(written, f"{target}{suffix}")
+        fsync_path(folder)
+    except (tf.errors.OpError, OSError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", str(error))
+        raise FastStyleError(
+            f"{target}: cannot write this checkpoint ({reason}); free some space or change "
+            "permissions, then start again to resume from the one before"
+        ) from error
+    finally:
+        remove_partial_files(folder)
+    for _, old in _numbered_checkpoints(folder)[:-keep]:
+        for suffix in (".index", _DATA_SUFFIX):
+            with contextlib.suppress(OSError):
+                Path(f"{old}{suffix}").unlink(missing_ok=True)
+    return target
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Removes what an interrupted write of a checkpoint left behind."""
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Returns the prefix of the checkpoint with the most steps, or none.
+
+    `fast-style-model.ckpt-done`, which the 2016 implementation writes at the end, comes last.
+    """
+    done = folder / f"{CHECKPOINT_STEM}-done"
+    if done.is_file() or Path(f"{done}.index").is_file():
+        return done
+    numbered = _numbered_checkpoints(folder)
+    return numbered[-1][1] if numbered else None
+
+
+def _numbered_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Complete checkpoints by ascending step; V1 ones are a file without a suffix."""
+    found = []
+    pattern = re.compile(re.escape(CHECKPOINT_STEM) + r"-(\d+)(\.index)?")
+    for path in folder.glob(f"{CHECKPOINT_STEM}-*"):
+        match = pattern.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), path.with_name(f"{CHECKPOINT_STEM}-{match[1]}")))
+    return sorted(set(found))
+
+
+def read_checkpoint(prefix: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads a checkpoint of either format.
+
+    Args:
+      prefix: Its path without suffix (V2), or the file itself (V1).
+
+    Returns:
+      {name: array}, and the description of the run (empty if it has none).
+
+    Raises:
+      ModelError: If it is damaged or no checkpoint.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError, UnicodeError) as error:
+        raise ModelError(
+            f"{prefix}: cannot be read as a TensorFlow checkpoint; it is damaged or something "
+            "else: use an earlier checkpoint or train again"
+        ) from error
+    described = tensors.pop(RUN, None)
+    return tensors, json.loads(described) if described is not None else {}
+
+
+# --- model files ---------------------------------------------------------------------------------
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Writes `model.safetensors`: 16-bit weights, everything else in the header.
+
+    Args:
+      path: The file; replaced in one step.
+      model: What to write; `metadata` must be JSON-able.
+
+    Raises:
+      FastStyleError: If the file cannot be written, or a weight does not fit 16 bits.
+    """
+    tensors = {}
+    for name, value in model.weights.items():
+        with np.errstate(over="ignore"):
+            half = np.asarray(value, np.float32).astype(np.float16)
+        if not np.isfinite(half).all():
+            raise FastStyleError(
+                f"{path}: weight {name} has values up to {np.abs(value).max():.3g}, which do not "
+                "fit 16-bit floats; the training has diverged, so use an earlier checkpoint"
+            )
+        tensors[name] = np.ascontiguousarray(half)
+    header = {
+        "format": _FORMAT,
+        "arch": model.arch,
+        "width": repr(model.width),
+        "style_names": json.dumps(model.style_names),
+        "metadata": json.dumps(model.metadata),
+    }
+    with atomic_path(path) as aside:
+        safetensors.numpy.save_file(tensors, aside, metadata=header)
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Reads a trained net from any of the places it lives in.
+
+    Args:
+      path: A run's folder (its model file, else its newest checkpoint), a `.safetensors` file, a
+        checkpoint's prefix or index, or a V1 checkpoint of the 2016 implementation.
+
+    Raises:
+      ModelError: If there is no model, or it is damaged, or of an unknown architecture.
+    """
+    place = Path(path)
+    if place.is_dir():
+        if (place / MODEL_FILE).is_file():
+            return _load_model_file(place / MODEL_FILE)
+        newest = newest_checkpoint(place)
+        if newest is None:
+            raise ModelError(
+                f"{place}: no {MODEL_FILE} and no {CHECKPOINT_STEM}-* in this folder; "
+                "give the folder of a training run, or a model file"
+            )
+        return _load_checkpoint_model(newest)
+    if place.suffix == ".safetensors":
+        if not place.is_file():
+            raise _missing(place)
+        return _load_model_file(place)
+    if place.suffix == ".index" or _DATA_SUFFIX in place.name:
+        place = place.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", place.name))
+    if not place.is_file() and not Path(f"{place}.index").is_file():
+        raise _missing(place)
+    return _load_checkpoint_model(place)
+
+
+def _missing(place: Path) -> ModelError:
+    return ModelError(
+        f"{place}: no such model; give the folder of a training run (such as models/candy), "
+        "a .safetensors file or a checkpoint"
+    )
+
+
+def _load_model_file(path: Path) -> Model:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path}: cannot be read as a safetensors file ({error}); it is damaged or something "
+            "else: fetch or train it again"
+        ) from error
+    if header.get("format") != _FORMAT:
+        raise ModelError(
+            f"{path}: a safetensors file, but not a fast-style model (its header does not say "
+            f"format: {_FORMAT}); give the model.safetensors that train.py wrote"
+        )
+    try:
+        model = Model(
+            arch=header["arch"],
+            width=float(header["width"]),
+            style_names=tuple(json.loads(header["style_names"])),
+            weights=weights,
+            metadata=json.loads(header["metadata"]),
+            source=path,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path}: its header is incomplete or damaged ({error}); fetch or train it again"
+        ) from error
+    if model.arch not in ARCHITECTURES:
+        raise ModelError(
+            f"{path}: made for arch {model.arch!r}, and this version knows "
+            f"{', '.join(ARCHITECTURES)}; update fast-style"
+        )
+    _check_weights(path, model.arch, model.width, len(model.style_names), weights)
+    return model
+
+
+def _load_checkpoint_model(prefix: Path) -> Model:
+    tensors, run = read_checkpoint(prefix)
+    config = run.get("config", {})
+    arch = config.get("arch", "slim2016")
+    width = float(config.get("width", 1.0))
+    names = tuple(run.get("style_names") or (prefix.parent.name or "style",))
+    wanted = architecture(arch).shapes(width, len(names))
+    weights = {
+        name: value for name, value in tensors.items() if name in wanted or not _is_state(name)
+    }
+    _check_weights(prefix, arch, width, len(names), weights)
+    weights = {name: np.asarray(weights[name], np.float32) for name in wanted}
+    return Model(arch, width, names, weights, run, prefix)
+
+
+def _is_state(name: str) -> bool:
+    """Whether a tensor of a checkpoint is training state: a step, Adam's moments and powers."""
+    last = name.rsplit("/", 1)[-1]
+    return name == STEP or last in (FIRST_MOMENT, SECOND_MOMENT) or last.startswith("beta")
+
+
+def _check_weights(
+    source: Path, arch: str, width: float, styles: int, weights: Mapping[str, np.ndarray]
+) -> None:
+    """Names every weight that is missing, unexpected or of another shape.
+
+    Raises:
+      ModelError: If there is any.
+    """
+    try:
+        wanted = architecture(arch).shapes(width, styles)
+    except ValueError as error:
+        raise ModelError(f"{source}: {error}; the file is damaged") from error
+    problems = [
+        *_listed("missing", (name for name in wanted if name not in weights)),
+        *_listed("unexpected", (name for name in weights if name not in wanted)),
+        *_listed(
+            "of another shape",
+            (
+                f"{name} {list(weights[name].shape)} instead of {list(shape)}"
+                for name, shape in wanted.items()
+                if name in weights and weights[name].shape != shape
+            ),
+        ),
+    ]
+    if problems:
+        raise ModelError(
+            f"{source}: does not hold the weights of arch {arch}: {'; '.join(problems)}; "
+            "give a model of this tool, or a checkpoint of the same architecture"
+        )
+
+
+def _listed(what: str, names: Iterable[str]) -> list[str]:
+    found = list(names)
+    if not found:
+        return []
+    shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    return [f"{len(found)} {what} ({shown})"]

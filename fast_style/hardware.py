@@ -1,0 +1,56 @@
+"""What the machine is good at: devices, and whether bfloat16 is fast on them."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+
+import tensorflow as tf
+
+# Instructions that multiply bfloat16 natively: Intel's matrix tiles, and AVX-512's dot product
+# (Intel and AMD). Without either, bfloat16 is emulated and slower than float32.
+_BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+_BFLOAT16_GPU_CAPABILITY = (8, 0)  # NVIDIA Ampere
+
+
+def resolve_precision(precision: str) -> str:
+    """Turns 'auto' into 'bfloat16' where the hardware multiplies it faster, else 'float32'.
+
+    Args:
+      precision: 'auto', 'float32' or 'bfloat16'.
+    """
+    if precision != "auto":
+        return precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= _BFLOAT16_GPU_CAPABILITY else "float32"
+    return "bfloat16" if set(_BFLOAT16_CPU_FLAGS) & _cpu_flags() else "float32"
+
+
+def describe_device() -> str:
+    """Returns the device that TensorFlow computes on, for a person."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return f"{len(gpus)} x {details.get('device_name', 'GPU')}"
+    flags = [flag for flag in _BFLOAT16_CPU_FLAGS if flag in _cpu_flags()]
+    model = _cpu_info().get("model name", platform.processor() or platform.machine())
+    return f"CPU ({model}{', ' + flags[0] if flags else ''})"
+
+
+@functools.cache
+def _cpu_info() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info().get("flags", "").split())

@@ -1,0 +1,279 @@
+"""Building blocks of the transform nets, each with a gradient that is cheap on a CPU.
+
+Feature maps are [N, H, W, C] in float32 or bfloat16. Two layouts of an enlarged map occur: the
+plain one, [N, 2H, 2W, C], and the *phase* layout, [N, H, W, 4C], in which the channels hold the
+four pixels of each 2x2 block as (row, column, channel): what `tf.nn.depth_to_space` spreads out.
+Convolutions run several times faster over few pixels with many channels, so maps stay in the
+phase layout for as long as possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def reflect_indices(size: tf.Tensor, before: int, after: tf.Tensor | int) -> tf.Tensor:
+    """Returns the source index of each position of an axis padded by reflection.
+
+    Unlike `tf.pad`, the padding may be wider than the axis: the reflection then goes back and
+    forth, with period 2 * (size - 1), as NumPy's `np.pad(mode="reflect")` does.
+
+    Args:
+      size: Scalar int32, the axis's length, at least 1.
+      before: Positions added at the low end.
+      after: Positions added at the high end; may be a scalar tensor.
+
+    Returns:
+      [before + size + after] int32 with values in 0..size-1.
+    """
+    period = tf.maximum(2 * (size - 1), 1)
+    position = tf.math.floormod(tf.range(-before, size + after), period)
+    return tf.minimum(position, period - position) if _is_wide(size) else tf.zeros_like(position)
+
+
+def _is_wide(size: tf.Tensor) -> bool:
+    """Whether an axis may hold more than one pixel; False only where that is known."""
+    value = tf.get_static_value(size)
+    return value is None or int(value) > 1
+
+
+def pad_image(images: tf.Tensor, before: int, after: tuple[tf.Tensor | int, tf.Tensor | int]):
+    """Pads pictures by reflection; for network inputs, where no gradient has to be fast.
+
+    Args:
+      images: [N, H, W, C], any type.
+      before: Pixels added at the top and at the left.
+      after: Pixels added at the bottom and at the right.
+
+    Returns:
+      [N, before + H + after[0], before + W + after[1], C], same type.
+    """
+    shape = tf.shape(images)
+    rows = reflect_indices(shape[1], before, after[0])
+    columns = reflect_indices(shape[2], before, after[1])
+    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+
+
+def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf.Tensor:
+    """Pads height and width by mirroring.
+
+    The gradient adds the border back onto the pixels it mirrors by slices, several times faster
+    than the gradient of `tf.pad`.
+
+    Args:
+      x: [N, H, W, C]; H and W at least 2 * size + 2.
+      size: Pixels added at each side.
+      mode: 'reflect' mirrors around the outermost pixel, 'symmetric' repeats it (with size 1 that
+        is edge replication).
+      high: Whether to pad at the bottom and right too.
+
+    Returns:
+      [N, H + size, W + size, C], or [N, H + 2 * size, W + 2 * size, C] if `high`.
+    """
+    skip = {"reflect": 1, "symmetric": 0}[mode]
+
+    @tf.custom_gradient
+    def mirrored(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        y = _mirror(_mirror(x, 1, size, skip, high), 2, size, skip, high)
+
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            return _unmirror(_unmirror(dy, 2, size, skip, high), 1, size, skip, high)
+
+        return y, gradient
+
+    return mirrored(x)
+
+
+def _along(x: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Tensor:
+    return x[:, start:stop] if axis == 1 else x[:, :, start:stop]
+
+
+def _turned(x: tf.Tensor, axis: int, size: int) -> tf.Tensor:
+    return x if size == 1 else tf.reverse(x, [axis])
+
+
+def _mirror(x: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
+    parts = [_turned(_along(x, axis, skip, skip + size), axis, size), x]
+    if high:
+        parts.append(_turned(_along(x, axis, -size - skip, -skip or None), axis, size))
+    return tf.concat(parts, axis)
+
+
+def _unmirror(dy: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
+    """The transpose of `_mirror`."""
+    inner = _along(dy, axis, size, -size if high else None)
+    low = _turned(_along(dy, axis, 0, size), axis, size)
+    parts = [
+        _along(inner, axis, 0, skip),
+        _along(inner, axis, skip, skip + size) + low,
+        _along(inner, axis, skip + size, -size - skip if high else None),
+    ]
+    if high:
+        border = _turned(_along(dy, axis, -size, None), axis, size)
+        parts.append(_along(inner, axis, -size - skip, -skip or None) + border)
+        if skip:
+            parts.append(_along(inner, axis, -skip, None))
+    return tf.concat(parts if skip else parts[1:], axis)
+
+
+def conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Convolves without padding.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [k, k, C, D] float32; cast to the type of `x`.
+      stride: Step in both directions.
+
+    Returns:
+      [N, (H - k) // stride + 1, (W - k) // stride + 1, D] in the type of `x`.
+    """
+    return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), stride, "VALID")
+
+
+def reflect_conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Convolves after reflecting k // 2 pixels at every side, so that stride 1 keeps the size."""
+    return conv(pad(x, int(kernel.shape[0]) // 2), kernel, stride)
+
+
+def instance_norm(
+    x: tf.Tensor,
+    scale: tf.Tensor | None = None,
+    offset: tf.Tensor | None = None,
+    *,
+    epsilon: float,
+) -> tf.Tensor:
+    """Normalizes each channel of each picture over its pixels.
+
+    y = scale * (x - mean) / sqrt(variance + epsilon) + offset, with the biased variance, as in
+    Ulyanov et al. (2016) and, with a scale and an offset per style, Dumoulin et al. (2017).
+    Statistics are float32 whatever the type of `x`.
+
+    Args:
+      x: [N, H, W, C] float32 or bfloat16.
+      scale: [N, C] float32; none is 1.
+      offset: [N, C] float32; none is 0.
+      epsilon: Added to the variance, in squared units of `x`.
+
+    Returns:
+      Same shape and type as `x`.
+    """
+    channels = x.shape[-1]
+    flat_shape = [tf.shape(x)[0], channels]
+    scale = tf.ones(flat_shape) if scale is None else scale
+    offset = tf.zeros(flat_shape) if offset is None else offset
+
+    @tf.custom_gradient
+    def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor):
+        wide = tf.cast(x, tf.float32)
+        mean = tf.reduce_mean(wide, [1, 2], keepdims=True)
+        # The mean of squared differences, not the difference of means: exact for channels whose
+        # mean is much larger than their spread.
+        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), [1, 2], keepdims=True)
+        inverse = tf.math.rsqrt(variance + epsilon)
+        gain = inverse * scale[:, None, None, :]
+        y = tf.cast((wide - mean) * gain + offset[:, None, None, :], x.dtype)
+
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            dy = tf.cast(dy, tf.float32)
+            centred = tf.cast(x, tf.float32) - mean
+            d_offset = tf.reduce_mean(dy, [1, 2], keepdims=True)
+            d_scale = tf.reduce_mean(dy * centred, [1, 2], keepdims=True) * inverse
+            dx = gain * (dy - d_offset) - centred * (gain * inverse * d_scale)
+            pixels = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], tf.float32)
+            return (
+                tf.cast(dx, x.dtype),
+                d_scale[:, 0, 0] * pixels,
+                d_offset[:, 0, 0] * pixels,
+            )
+
+        return y, gradient
+
+    return normalize(x, scale, offset)
+
+
+def in_phases(operation: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """Applies a per-channel operation to a map in the phase layout.
+
+    Args:
+      operation: Maps [N, H, W', C] to the same shape, blind to where pixels are.
+      x: [N, H, W, 4C].
+
+    Returns:
+      [N, H, W, 4C]: the operation over all pixels of the enlarged map. Only shapes change on the
+      way: (W, row, column) becomes one axis.
+    """
+    shape = tf.shape(x)
+    flat = tf.reshape(x, [shape[0], shape[1], 4 * shape[2], x.shape[-1] // 4])
+    return tf.ensure_shape(tf.reshape(operation(flat), shape), x.shape)
+
+
+def fold_nearest_x2(kernel: tf.Tensor) -> tf.Tensor:
+    """Folds nearest-neighbour x2 followed by a 3x3 convolution into one kernel on the small map.
+
+    Enlarged rows 2m and 2m + 1 both hold row m, so an even output row sees rows (m - 1, m) with
+    weights (w0, w1 + w2) and an odd one rows (m, m + 1) with (w0 + w1, w2). The result has a tap
+    for m - 1, m and m + 1 and gives all four phases at once.
+
+    Args:
+      kernel: [3, 3, C, D].
+
+    Returns:
+      [3, 3, C, 4D], for a map padded by edge replication; its output is in the phase layout.
+    """
+    zero = tf.zeros_like(kernel[0])
+    w0, w1, w2 = kernel[0], kernel[1], kernel[2]
+    rows = tf.stack([tf.stack([w0, w1 + w2, zero]), tf.stack([zero, w0 + w1, w2])])
+    return _fold_columns(rows, lambda a, b, c, z: ([a, b + c, z], [z, a + b, c]))
+
+
+def fold_nearest_x4_stride_2(kernel: tf.Tensor) -> tf.Tensor:
+    """Folds nearest-neighbour x4 followed by 3x3 with stride 2 into one kernel on the small map.
+
+    An even output row 2m sees rows (m - 1, m) with weights (w0, w1 + w2), an odd one only row m
+    with w0 + w1 + w2. Sixteen multiplications in place of 36, and no map of sixteen-fold size.
+
+    Args:
+      kernel: [3, 3, C, D].
+
+    Returns:
+      [2, 2, C, 4D], for a map padded by edge replication at the low sides only; its output is in
+      the phase layout.
+    """
+    zero = tf.zeros_like(kernel[0])
+    w0, w1, w2 = kernel[0], kernel[1], kernel[2]
+    rows = tf.stack([tf.stack([w0, w1 + w2]), tf.stack([zero, w0 + w1 + w2])])
+    return _fold_columns(rows, lambda a, b, c, z: ([a, b + c], [z, a + b + c]))
+
+
+def _fold_columns(rows: tf.Tensor, fold: Callable[..., tuple[list, list]]) -> tf.Tensor:
+    """Folds columns as rows were folded: [2, k, 3, C, D] to [k, k, C, 4D]."""
+    c0, c1, c2 = rows[:, :, 0], rows[:, :, 1], rows[:, :, 2]
+    even, odd = fold(c0, c1, c2, tf.zeros_like(c0))
+    both = tf.stack([tf.stack(even, 2), tf.stack(odd, 2)])  # column phase, row phase, k, k, C, D
+    _, _, taps, _, channels, depth = both.shape
+    return tf.reshape(tf.transpose(both, [2, 3, 4, 1, 0, 5]), [taps, taps, channels, 4 * depth])
+
+
+def phase_kernel_9x9(kernel: tf.Tensor) -> tf.Tensor:
+    """Rearranges a 9x9 kernel so that it maps the phase layout to the phase layout.
+
+    Output pixel 2i + a sees input pixels 2j + b through tap t = 2(j - i) + b - a + 4, so j - i
+    spans -2..2: a 5x5 kernel from 4C to 4D channels, with zeros where t leaves 0..8.
+
+    Args:
+      kernel: [9, 9, C, D].
+
+    Returns:
+      [5, 5, 4C, 4D].
+    """
+    channels, depth = kernel.shape[2], kernel.shape[3]
+    blocks = []
+    for a in (0, 1):
+        for c in (0, 1):
+            moved = tf.pad(kernel, [[a, 1 - a], [c, 1 - c], [0, 0], [0, 0]])
+            split = tf.reshape(moved, [5, 2, 5, 2, channels, depth])
+            block = tf.transpose(split, [0, 2, 1, 3, 4, 5])
+            blocks.append(tf.reshape(block, [5, 5, 4 * channels, depth]))
+    return tf.concat(blocks, axis=3)

@@ -1,0 +1,462 @@
+"""Frozen loss networks: pictures to {layer: features}.
+
+Every network is TF-Slim's own, built once in a private graph. That graph is kept as a description
+in which each variable is an empty slot. A call imports the part of it that the wanted layers depend
+on into a `tf.function` and fills the slots with the weights of a file, behind a stop_gradient. So
+nothing runs deeper than the deepest layer, no weight is trained or random, weights nobody needs are
+never read, and nobody outside this module meets a scope, a collection or a session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import importlib
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from fast_style.errors import ConfigError, WeightsError
+from fast_style.loss_weights import read_weights, resolve_weights_file, weights_sha256
+
+# Mean of ImageNet's red, green and blue, as TF-Slim subtracts it. Caffe's and MatConvNet's green is
+# 116.779; the difference of 0.001 of 255 levels is far below what 8-bit pictures can show.
+MEAN_RGB = (123.68, 116.78, 103.94)
+
+DTYPES = ("float32", "bfloat16")
+POOLINGS = ("max", "avg")
+
+# Parts of a classifier: they need a fixed picture size, or have lost the picture's height and width.
+_CLASSIFIER = re.compile(
+    r"(fc\d|dropout|logits|predictions|prelogits|auxlogits|avgpool|global_pool)", re.IGNORECASE
+)
+
+# Batch normalisation keeps these in float32 whatever the network computes in.
+_STATISTICS = ("beta", "gamma", "moving_mean", "moving_variance")
+
+_IMAGES = "images"
+
+# TF-Slim keeps its argument scopes in one list for the whole process.
+_SLIM_LOCK = threading.Lock()
+
+
+def _subtract_mean(images: tf.Tensor) -> tf.Tensor:
+    return images - tf.constant(MEAN_RGB, tf.float32)
+
+
+def _scale_to_one(images: tf.Tensor) -> tf.Tensor:
+    return images / 127.5 - 1.0
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to build one network with TF-Slim, and how its published weights were fed.
+
+    Attributes:
+      module: Its module in tf_slim.nets.
+      scope: The variable scope, first part of all variable names.
+      arg_scope: The function in `module` that returns its default arguments.
+      arguments: What to pass to it besides the pictures.
+      preprocess: [N, H, W, 3] float32 RGB 0..255 to what the network was trained on.
+    """
+
+    module: str
+    scope: str
+    arg_scope: str
+    arguments: Mapping[str, Any]
+    preprocess: Callable[[tf.Tensor], tf.Tensor]
+
+
+def _plain(module: str, name: str) -> _Recipe:
+    arguments = {"spatial_squeeze": False}
+    return _Recipe(module, name, f"{module}_arg_scope", arguments, _subtract_mean)
+
+
+def _inception(version: int) -> _Recipe:
+    name = f"inception_v{version}"
+    arguments = {"spatial_squeeze": False}
+    return _Recipe(name, f"InceptionV{version}", f"{name}_arg_scope", arguments, _scale_to_one)
+
+
+def _resnet(version: int, depth: int) -> _Recipe:
+    # TF-Slim's published v2 checkpoints were trained with Inception's preprocessing, v1 with VGG's.
+    module = f"resnet_v{version}"
+    preprocess = _subtract_mean if version == 1 else _scale_to_one
+    arguments = {"num_classes": None, "global_pool": False}
+    return _Recipe(module, f"{module}_{depth}", "resnet_arg_scope", arguments, preprocess)
+
+
+_RECIPES: dict[str, _Recipe] = {
+    **{name: _plain("vgg", name) for name in ("vgg_16", "vgg_19", "vgg_a")},
+    "alexnet_v2": _Recipe(
+        "alexnet",
+        "alexnet_v2",
+        "alexnet_v2_arg_scope",
+        {"spatial_squeeze": False},
+        _subtract_mean,
+    ),
+    "overfeat": _plain("overfeat", "overfeat"),
+    **{f"inception_v{version}": _inception(version) for version in (1, 2, 3)},
+    **{
+        f"resnet_v{version}_{depth}": _resnet(version, depth)
+        for version in (1, 2)
+        for depth in (50, 101, 152, 200)
+    },
+}
+
+NETWORK_NAMES = tuple(_RECIPES)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A network whose variables are placeholders.
+
+    Attributes:
+      nodes: Node name to node, in the order they were built in.
+      endpoints: Short layer name, without the network's name, to tensor name.
+      versions: What the graph format needs to be read back.
+    """
+
+    nodes: Mapping[str, Any]
+    endpoints: Mapping[str, str]
+    versions: Any
+
+    def part(self, endpoints: Iterable[str]) -> tuple[Any, dict[str, Any]]:
+        """Returns the graph that these endpoints need, and its variables' nodes by name."""
+        needed: set[str] = set()
+        waiting = [self.endpoints[name] for name in endpoints]
+        while waiting:
+            node_name = waiting.pop().lstrip("^").split(":")[0]
+            if node_name not in needed:
+                needed.add(node_name)
+                waiting.extend(self.nodes[node_name].input)
+        graph = tf.compat.v1.GraphDef(versions=self.versions)
+        graph.node.extend(node for name, node in self.nodes.items() if name in needed)
+        variables = {
+            node.name: node
+            for node in graph.node
+            if node.op == "Placeholder" and node.name != _IMAGES
+        }
+        return graph, variables
+
+
+class LossNetwork:
+    """A frozen network: pictures in, features of chosen layers out. Immutable, safe to share.
+
+    Made by `build_loss_network`.
+
+    Attributes:
+      name: TF-Slim's name, such as 'vgg_16'.
+      layers: The layers it was built for, as they were asked for.
+      weights_file: The file its weights came from.
+      dtype: 'float32' or 'bfloat16': what it computes in, and returns.
+      pooling: 'max' or 'avg'.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        graph: _Graph,
+        endpoints: Mapping[str, str],
+        weights: Mapping[str, tf.Tensor],
+        *,
+        weights_file: Path,
+        dtype: str,
+        pooling: str,
+    ) -> None:
+        """Keeps its parts; see `build_loss_network` for what they mean."""
+        self.name = name
+        self.layers = tuple(endpoints)
+        self.weights_file = weights_file
+        self.dtype = dtype
+        self.pooling = pooling
+        self._preprocess = _RECIPES[name].preprocess
+        self._graph = graph
+        self._endpoints = dict(endpoints)
+        self._weights = dict(weights)
+        self._functions: dict[tuple[str, ...], Any] = {}
+
+    def __call__(
+        self, images: tf.Tensor, layers: Sequence[str] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Computes features, down to the deepest of the layers asked for and no further.
+
+        Works eagerly and inside a `tf.function`, and is differentiable with respect to `images`.
+        The network's own preprocessing happens here, in float32.
+
+        Args:
+          images: [N, H, W, 3] RGB 0..255, of any number type. N, H and W may be unknown while
+            tracing. From 32 px a side; alexnet_v2 and overfeat, which do not pad, need 35 and 55
+            px for their deepest layers.
+          layers: Some of `self.layers`; none means all of them.
+
+        Returns:
+          Layer to [N, H', W', C] features of type `self.dtype`, after the ReLU where there is one.
+
+        Raises:
+          ValueError: If `images` is not [N, H, W, 3] or `layers` names a layer that it was not
+            built for.
+        """
+        wanted = self.layers if layers is None else tuple(layers)
+        if unknown := [layer for layer in wanted if layer not in self._endpoints]:
+            raise ValueError(f"this network was built for {self.layers}, not for {unknown}")
+        images = tf.cast(images, tf.float32)
+        if not images.shape.is_compatible_with((None, None, None, 3)):
+            raise ValueError(f"images must be [N, H, W, 3], got {images.shape}")
+        function = self._function(wanted)
+        if tf.executing_eagerly():
+            # One trace serves all sizes; inside a trace the caller's static shape is kept.
+            spec = tf.TensorSpec((None, None, None, 3), tf.float32)
+            function = function.get_concrete_function(spec)
+        return dict(zip(wanted, function(images), strict=True))
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the weights file, read again at first use."""
+        return weights_sha256(self.weights_file)
+
+    def _function(self, layers: tuple[str, ...]) -> Any:
+        """Returns images to features as one function, so that gradient tapes see through it."""
+        if layers in self._functions:
+            return self._functions[layers]
+        endpoints = [self._endpoints[layer] for layer in layers]
+        graph, variables = self._graph.part(endpoints)
+        outputs = [self._graph.endpoints[endpoint] for endpoint in endpoints]
+
+        @tf.function(autograph=False)
+        def features(images: tf.Tensor) -> list[tf.Tensor]:
+            # Weights are captured rather than embedded: as fast, and tracing does not copy them.
+            slots = {f"{name}:0": tf.stop_gradient(self._weights[name]) for name in variables}
+            slots[f"{_IMAGES}:0"] = tf.cast(self._preprocess(images), self.dtype)
+            return tf.graph_util.import_graph_def(graph, slots, outputs, name=self.name)
+
+        self._functions[layers] = features
+        return features
+
+
+def build_loss_network(
+    name: str,
+    weights_file: str | Path,
+    layers: Sequence[str],
+    *,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    pooling: Literal["max", "avg"] = "max",
+    exclude_scopes: str = "",
+) -> LossNetwork:
+    """Builds a frozen loss network and fills it with weights from a file.
+
+    Args:
+      name: One of `NETWORK_NAMES`.
+      weights_file: A file that `fast_style.loss_weights` reads. If it does not exist, one of the
+        same stem in another format is taken. Networks other than vgg_16 and vgg_19 need TF-Slim's
+        variable names. Only what the layers depend on has to be in it.
+      layers: TF-Slim's endpoint names, such as 'vgg_16/conv3/conv3_3', with or without the
+        network's name before the first slash. Convolutions are tapped after their ReLU.
+      dtype: What to compute in. The preprocessing, and batch normalisation's statistics, stay
+        float32.
+      pooling: 'avg' replaces the max pooling between VGG's blocks by averaging, as Gatys et al.
+        (2015) suggest for smoother pictures. Only for the VGGs.
+      exclude_scopes: Comma-separated beginnings of variable names that must not be taken from the
+        file, such as 'vgg_16/fc'; an error if a layer needs one of them.
+
+    Returns:
+      The network; layers keep the names and the order they were asked for in.
+
+    Raises:
+      ConfigError: If the network, a layer or the pooling is unknown.
+      WeightsError: If the file is missing or damaged, or lacks a weight that a layer needs. No
+        weight is ever left random.
+      ValueError: If `dtype` or `pooling` is none of the choices, or `layers` is empty.
+    """
+    if name not in _RECIPES:
+        raise ConfigError(
+            "loss network", [f"loss_model: {_unknown('network', name, NETWORK_NAMES)}"]
+        )
+    if dtype not in DTYPES or pooling not in POOLINGS or not layers:
+        raise ValueError(
+            f"expected dtype of {DTYPES}, pooling of {POOLINGS} and at least one layer, "
+            f"got {dtype!r}, {pooling!r}, {list(layers)!r}"
+        )
+    if pooling == "avg" and not name.startswith("vgg_"):
+        raise ConfigError(
+            "loss network", [f"pooling: 'avg' is for the VGGs; {name} keeps its own pooling"]
+        )
+    graph = _build_graph(name, dtype, pooling)
+    endpoints = _resolve_layers(name, layers, graph.endpoints)
+    _, variables = graph.part(endpoints.values())
+    file = resolve_weights_file(weights_file, name)
+    weights = _load(name, file, variables, exclude_scopes)
+    return LossNetwork(
+        name, graph, endpoints, weights, weights_file=file, dtype=dtype, pooling=pooling
+    )
+
+
+def layer_names(name: str) -> tuple[str, ...]:
+    """Returns the layers that a network offers, from shallow to deep, with its name in front.
+
+    Raises:
+      ConfigError: If the network is unknown.
+    """
+    if name not in _RECIPES:
+        raise ConfigError(
+            "loss network", [f"loss_model: {_unknown('network', name, NETWORK_NAMES)}"]
+        )
+    return tuple(f"{name}/{endpoint}" for endpoint in _build_graph(name, "float32").endpoints)
+
+
+def _build_graph(name: str, dtype: str, pooling: str = "max") -> _Graph:
+    """Builds a network with TF-Slim in a graph of its own, classifier included."""
+    recipe = _RECIPES[name]
+    module = importlib.import_module(f"tf_slim.nets.{recipe.module}")
+    from tf_slim.ops.arg_scope import arg_scope
+
+    defaults = _inference_arguments(getattr(module, recipe.arg_scope)())
+    graph = tf.Graph()
+    with _SLIM_LOCK, graph.as_default(), warnings.catch_warnings():
+        # TF-Slim calls layers in a way that TensorFlow would rather not see.
+        warnings.filterwarnings("ignore", ".*layer.apply.*", UserWarning)
+        images = tf.compat.v1.placeholder(dtype, (None, None, None, 3), name=_IMAGES)
+        with (
+            tf.compat.v1.variable_scope("", use_resource=False, custom_getter=_keep_statistics),
+            arg_scope(defaults),
+            _known_inference(),
+        ):
+            _, collected = getattr(module, name)(images, is_training=False, **recipe.arguments)
+    description = graph.as_graph_def()
+    nodes = {node.name: node for node in description.node}
+    for node in nodes.values():
+        if node.op == "VariableV2":
+            _clear(node, "Placeholder", ("dtype", "shape"))
+        elif node.op == "MaxPool" and pooling == "avg":
+            _clear(node, "AvgPool", ("T", "data_format", "ksize", "padding", "strides"))
+    endpoints = {
+        key.removeprefix(f"{recipe.scope}/"): tensor.name
+        for key, tensor in collected.items()
+        if not _CLASSIFIER.search(key)
+    }
+    return _Graph(nodes, endpoints, description.versions)
+
+
+def _inference_arguments(defaults: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Makes TF-Slim's batch normalisation plain arithmetic on its four variables.
+
+    By default it goes through a Keras layer that today's TensorFlow no longer ships. With nowhere
+    to collect updates and without fusing it computes x * scale + offset itself, which also costs
+    less to differentiate than the fused operation.
+    """
+    plain = {"updates_collections": None, "fused": False}
+    arguments = {}
+    for function, values in defaults.items():
+        values = dict(values)
+        if values.get("normalizer_params") is not None:
+            values["normalizer_params"] = {**values["normalizer_params"], **plain}
+        if "updates_collections" in values:
+            values.update(plain)
+        arguments[function] = values
+    return arguments
+
+
+@contextlib.contextmanager
+def _known_inference() -> Iterator[None]:
+    """Lets TF-Slim's batch normalisation see that it is not training, while the block runs.
+
+    Its helper that tells a constant from a tensor looks for a class that TensorFlow has moved, and
+    fails. Here `is_training` is always a plain False, which needs no telling.
+    """
+    from tf_slim.layers import utils
+
+    original = utils.constant_value
+    utils.constant_value = lambda value, dtype=None: value
+    try:
+        yield
+    finally:
+        utils.constant_value = original
+
+
+def _keep_statistics(getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+    """Makes batch normalisation's variables float32 in a bfloat16 network."""
+    if name.rsplit("/", 1)[-1] in _STATISTICS:
+        kwargs["dtype"] = tf.float32
+    return getter(name, *args, **kwargs)
+
+
+def _clear(node: Any, op: str, attributes: Sequence[str]) -> None:
+    """Turns a node into another operation that shares some of its attributes."""
+    node.op = op
+    for attribute in set(node.attr) - set(attributes):
+        del node.attr[attribute]
+
+
+def _resolve_layers(
+    name: str, layers: Sequence[str], endpoints: Mapping[str, str]
+) -> dict[str, str]:
+    """Maps layers as asked for to short endpoint names, reporting all unknown ones together."""
+    prefixes = (f"{name}/", f"{_RECIPES[name].scope}/")
+    resolved = {}
+    problems = []
+    for layer in layers:
+        short = layer
+        for prefix in prefixes:
+            short = short.removeprefix(prefix)
+        if short in endpoints:
+            resolved[layer] = short
+        else:
+            known = [f"{name}/{endpoint}" for endpoint in endpoints]
+            problems.append(_unknown("layer", layer, known))
+    if problems:
+        raise ConfigError(f"loss network {name}", problems)
+    return resolved
+
+
+def _unknown(kind: str, given: str, known: Sequence[str]) -> str:
+    """Says that a name is unknown, with the nearest known ones, or else some of them."""
+    if near := difflib.get_close_matches(given, known, n=1):
+        hint = f"did you mean {near[0]!r}?"
+    else:
+        hint = f"known are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
+    return f"unknown {kind} {given!r}; {hint}"
+
+
+def _load(
+    name: str, file: Path, variables: Mapping[str, Any], exclude_scopes: str
+) -> dict[str, tf.Tensor]:
+    """Reads the weights of some variables as constants, or says what is wrong with the file."""
+    excluded = tuple(scope.strip() for scope in exclude_scopes.split(",") if scope.strip())
+    if forbidden := [variable for variable in variables if variable.startswith(excluded)]:
+        raise WeightsError(
+            f"{file}: a chosen layer needs {forbidden[0]!r}, which checkpoint_exclude_scopes "
+            f"{exclude_scopes!r} excludes; choose shallower layers or exclude less"
+        )
+    values = read_weights(file, name)
+    if missing := [variable for variable in variables if variable not in values]:
+        layers = list(dict.fromkeys(_layer_of(variable) for variable in missing))
+        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+        raise WeightsError(
+            f"{file}: no weights for layer {layers[0]}{more} ({missing[0]!r} is not in the file); "
+            "choose shallower layers or another loss_model_file"
+        )
+    weights = {}
+    with tf.init_scope():
+        for variable, node in variables.items():
+            value = values[variable]
+            shape = tuple(dim.size for dim in node.attr["shape"].shape.dim)
+            if value.shape != shape:
+                raise WeightsError(
+                    f"{file}: {variable!r} has shape {value.shape}, but {name} needs {shape}; "
+                    "these are the weights of another network"
+                )
+            dtype = tf.dtypes.as_dtype(node.attr["dtype"].type)
+            weights[variable] = tf.constant(value.astype(dtype.as_numpy_dtype))
+    return weights
+
+
+def _layer_of(variable: str) -> str:
+    """Returns the layer a variable belongs to: 'a/conv1/BatchNorm/beta' to 'a/conv1'."""
+    return variable.rsplit("/", 1)[0].removesuffix("/BatchNorm")

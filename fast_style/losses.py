@@ -1,0 +1,103 @@
+"""Losses of style transfer: tensors to named, unweighted scalars.
+
+All are computed in float32 whatever the type of the features, and normalized as in the 2016
+TensorFlow-Slim implementation, on which the weights of its configuration files depend. Taps are
+after ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+
+def gram_matrix(features: tf.Tensor) -> tf.Tensor:
+    """Returns the channel correlations of each feature map.
+
+    G[n, i, j] = sum over (y, x) of F[n, y, x, i] * F[n, y, x, j] / (H * W * C), as in
+    Johnson et al. (2016), eq. 3. Gatys et al. (2015) do not divide here.
+
+    Args:
+      features: [N, H, W, C] float32 or bfloat16, any range. H and W may be unknown while tracing.
+
+    Returns:
+      [N, C, C] float32, symmetric, positive semi-definite; accumulated in float32.
+
+    Raises:
+      ValueError: If `features` is not rank 4.
+    """
+    if features.shape.rank != 4:
+        raise ValueError(f"features: expected shape [N, H, W, C], got {features.shape}")
+    channels = features.shape[3]
+    shape = tf.shape(features)
+    flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], -1, channels])
+    size = tf.cast(shape[1] * shape[2] * channels, tf.float32)
+    return tf.matmul(flat, flat, transpose_a=True) / size
+
+
+def style_layer_losses(
+    features: Mapping[str, tf.Tensor], target_grams: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Returns each picture's share of the style loss of each layer.
+
+    ||G[n] - G_style||^2 / (N * H * W * C); the sum of the shares is the layer's loss. It is divided
+    by the number of *features*, not of Gram entries (C^2), as the 2016 TensorFlow-Slim
+    implementation does. Relative to the mean-squared Gram error a layer carries C / (H * W), so
+    VGG16's four style layers weigh 1 : 8 : 64 : 512 at any size, and a style weight needs x4 when
+    the picture's side doubles.
+
+    Args:
+      features: {layer: [N, H, W, C]} of the styled pictures.
+      target_grams: {layer: [1 or N, C, C] float32} of the style; its layers are the ones scored.
+
+    Returns:
+      {layer: [N] float32, at least 0}.
+    """
+    losses = {}
+    for layer, target in target_grams.items():
+        difference = gram_matrix(features[layer]) - target
+        count = tf.cast(tf.reduce_prod(tf.shape(features[layer])), tf.float32)
+        losses[layer] = tf.reduce_sum(tf.square(difference), [1, 2]) / count
+    return losses
+
+
+def content_layer_losses(
+    features: Mapping[str, tf.Tensor], target_features: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Returns the content loss of each layer: sum of (F - F_photo)^2 / (N * H * W * C).
+
+    Johnson et al. (2016), eq. 2.
+
+    Args:
+      features: {layer: [N, H, W, C]} of the styled pictures.
+      target_features: The same of the photos; its layers are the ones scored.
+
+    Returns:
+      {layer: scalar float32, at least 0}.
+    """
+    return {
+        layer: tf.reduce_mean(
+            tf.math.squared_difference(
+                tf.cast(features[layer], tf.float32), tf.cast(target, tf.float32)
+            )
+        )
+        for layer, target in target_features.items()
+    }
+
+
+def total_variation_loss(images: tf.Tensor) -> tf.Tensor:
+    """Returns how much neighbouring pixels differ.
+
+    sum of dx^2 / (2 * count(dx)) + sum of dy^2 / (2 * count(dy)), where dx and dy are differences
+    to the right and lower neighbours and counts include images and channels.
+
+    Args:
+      images: [N, H, W, 3] float32 0..255; H and W at least 2.
+
+    Returns:
+      Scalar float32: 0 for flat pictures, blind to brightness.
+    """
+    dx = images[:, :, 1:] - images[:, :, :-1]
+    dy = images[:, 1:] - images[:, :-1]
+    return (tf.reduce_mean(tf.square(dx)) + tf.reduce_mean(tf.square(dy))) / 2.0

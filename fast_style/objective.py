@@ -1,0 +1,119 @@
+"""What a styled picture is scored by: the weighted sum of content, style and variation losses.
+
+Training, validation and optimisation all score with this one object, so their numbers compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from fast_style.loss_net import LossNetwork
+from fast_style.losses import (
+    content_layer_losses,
+    gram_matrix,
+    style_layer_losses,
+    total_variation_loss,
+)
+
+TOTAL = "total_loss"
+CONTENT = "losses/content_loss"
+STYLE = "losses/style_loss"
+VARIATION = "losses/regularizer_loss"
+WEIGHTED_CONTENT = "weighted_losses/weighted_content_loss"
+WEIGHTED_STYLE = "weighted_losses/weighted_style_loss"
+WEIGHTED_VARIATION = "weighted_losses/weighted_regularizer_loss"
+STYLE_LAYER = "style_losses/"
+CONTENT_LAYER = "content_losses/"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of one run.
+
+    Attributes:
+      network: The frozen loss network.
+      content_layers: Layers compared with the photo's.
+      target_grams: {style layer: [S, C, C] float32}, one Gram matrix per style.
+      style_weights: [S] float32, the weight of each style's loss.
+      content_weight: Weight of the content loss.
+      tv_weight: Weight of the total variation loss.
+    """
+
+    network: LossNetwork
+    content_layers: tuple[str, ...]
+    target_grams: Mapping[str, np.ndarray]
+    style_weights: np.ndarray
+    content_weight: float
+    tv_weight: float
+
+    def score(
+        self, styled: tf.Tensor, photos: tf.Tensor, style_weights: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns every term of the loss, under its TensorBoard tag.
+
+        total = sum over styles of weight * style + content_weight * content + tv_weight * TV. The
+        photos are passed through the loss network no deeper than its deepest content layer, and
+        without a gradient.
+
+        Args:
+          styled: [N, H, W, 3] float32 RGB 0..255.
+          photos: [N, H, W, 3], any type, RGB 0..255.
+          style_weights: [N, S] float32: which style each picture is of; rows sum to 1.
+
+        Returns:
+          {tag: scalar float32}: `total_loss`, the unweighted and weighted terms, and each layer's
+          unweighted share.
+        """
+        photo_features = self.network(photos, self.content_layers)
+        targets = {name: tf.stop_gradient(value) for name, value in photo_features.items()}
+        features = self.network(
+            styled, tuple(dict.fromkeys((*self.content_layers, *self.target_grams)))
+        )
+        grams = {
+            layer: tf.einsum("ns,sij->nij", style_weights, tf.constant(gram))
+            for layer, gram in self.target_grams.items()
+        }
+        content = content_layer_losses(features, targets)
+        shares = style_layer_losses(features, grams)
+        per_picture = tf.add_n(list(shares.values()))
+        picture_weights = tf.linalg.matvec(style_weights, tf.constant(self.style_weights))
+        terms = {
+            CONTENT: tf.add_n(list(content.values())),
+            STYLE: tf.reduce_sum(per_picture),
+            VARIATION: total_variation_loss(styled),
+            WEIGHTED_STYLE: tf.reduce_sum(per_picture * picture_weights),
+        }
+        terms[WEIGHTED_CONTENT] = self.content_weight * terms[CONTENT]
+        terms[WEIGHTED_VARIATION] = self.tv_weight * terms[VARIATION]
+        terms[TOTAL] = tf.add_n(
+            [terms[WEIGHTED_CONTENT], terms[WEIGHTED_STYLE], terms[WEIGHTED_VARIATION]]
+        )
+        terms |= {f"{STYLE_LAYER}{layer}": tf.reduce_sum(share) for layer, share in shares.items()}
+        terms |= {f"{CONTENT_LAYER}{layer}": value for layer, value in content.items()}
+        return terms
+
+
+def style_grams(
+    network: LossNetwork, style_layers: Sequence[str], pictures: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the style targets: the Gram matrices of style pictures, one picture at a time.
+
+    Args:
+      network: The loss network.
+      style_layers: Layers whose Gram matrices are wanted.
+      pictures: uint8 [H, W, 3] each, sizes may differ.
+
+    Returns:
+      {layer: [S, C, C] float32}.
+    """
+    per_picture = []
+    for picture in pictures:
+        features = network(tf.constant(picture[None]), tuple(style_layers))
+        per_picture.append({layer: gram_matrix(value)[0] for layer, value in features.items()})
+    return {
+        layer: np.stack([grams[layer].numpy() for grams in per_picture]) for layer in style_layers
+    }

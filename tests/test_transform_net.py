@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from fast_style import transform_net
+
+SIZES = [(16, 16), (17, 23), (18, 30), (33, 20), (35, 19)]
+
+
+def photos(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth random pictures, uint8: noise alone would hide errors of position."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (count, height // 4 + 2, width // 4 + 2, 3))
+    fine = reference.enlarge(coarse, 4)[:, :height, :width]
+    return np.clip(fine + rng.normal(0, 10, fine.shape), 0, 255).astype(np.uint8)
+
+
+def perturbed(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every weight away from its special initial value (scales of 1, offsets of 0)."""
+    rng = np.random.default_rng(5)
+    return {
+        name: (value + 0.1 * rng.standard_normal(value.shape)).astype(np.float32)
+        if value.ndim == 2
+        else value
+        for name, value in weights.items()
+    }
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_slim2016_equals_the_independent_implementation(height: int, width: int) -> None:
+    weights = transform_net.init_weights("slim2016", seed=3)
+    images = photos(1, height, width)
+    got = transform_net.transform("slim2016", weights, tf.constant(images), tf.ones([1, 1]))
+    assert relative_error(got.numpy(), reference.slim2016(weights, images)) < 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_johnson_equals_the_independent_implementation(height: int, width: int) -> None:
+    weights = perturbed(transform_net.init_weights("johnson", width=0.25, styles=3, seed=3))
+    images = photos(2, height, width)
+    style_weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]], np.float32)
+    got = transform_net.transform(
+        "johnson", weights, tf.constant(images), tf.constant(style_weights)
+    )
+    expected = reference.johnson(weights, images, style_weights.astype(np.float64))
+    assert relative_error(got.numpy(), expected) < 1e-4
+
+
+def test_slim2016_has_the_ancestors_weights() -> None:
+    weights = transform_net.init_weights("slim2016")
+    assert len(weights) == 16
+    assert sum(value.size for value in weights.values()) == 1_674_432
+    assert transform_net.weight_count("slim2016") == 1_674_432
+    kernel = weights["res3/residual/conv_1/weight"]
+    assert abs(kernel).max() <= 0.2  # truncated at two deviations of 0.1
+    assert 0.085 < kernel.std() < 0.09  # whose deviation is 0.88 of the full normal's
+
+
+@pytest.mark.parametrize("arch", transform_net.ARCHITECTURES)
+def test_a_batch_equals_its_pictures_one_by_one(arch: str) -> None:
+    width = 0.25 if arch == "johnson" else 1.0
+    weights = transform_net.init_weights(arch, width=width)
+    images = photos(2, 17, 23)
+    batch = transform_net.transform(arch, weights, tf.constant(images), tf.ones([2, 1]))
+    for index in range(2):
+        one = transform_net.transform(
+            arch, weights, tf.constant(images[index : index + 1]), tf.ones([1, 1])
+        )
+        # Sums in another order: float32 noise on a scale of 255, passed through the norms.
+        np.testing.assert_allclose(batch[index], one[0], atol=0.02)
+
+
+@pytest.mark.parametrize("arch", transform_net.ARCHITECTURES)
+def test_bfloat16_is_close_to_float32(arch: str) -> None:
+    width = 0.5 if arch == "johnson" else 1.0
+    weights = transform_net.init_weights(arch, width=width)
+    images = tf.constant(photos(1, 40, 36))
+    wide, narrow = (
+        transform_net.transform(arch, weights, images, tf.ones([1, 1]), dtype=dtype).numpy()
+        for dtype in ("float32", "bfloat16")
+    )
+    # bfloat16 keeps 8 bits: 0.2 to 0.4 % a layer, over about 20 layers.
+    assert 0 < relative_error(narrow, wide) < 0.08
+
+
+@pytest.mark.parametrize("arch", transform_net.ARCHITECTURES)
+def test_one_trace_serves_all_sizes_and_keeps_them(arch: str) -> None:
+    weights = transform_net.init_weights(arch, width=0.25 if arch == "johnson" else 1.0)
+    traces = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def run(images: tf.Tensor) -> tf.Tensor:
+        traces.append(1)
+        return transform_net.transform(arch, weights, images, tf.ones([tf.shape(images)[0], 1]))
+
+    for height, width in SIZES:
+        assert run(tf.constant(photos(1, height, width))).shape == (1, height, width, 3)
+    assert len(traces) == 1
+
+
+def test_fresh_weights_depend_on_the_seed_alone() -> None:
+    one, same, other = (
+        transform_net.init_weights("johnson", width=0.25, seed=s) for s in (1, 1, 2)
+    )
+    for name in one:
+        np.testing.assert_array_equal(one[name], same[name])
+    assert not np.array_equal(one["conv1/weight"], other["conv1/weight"])
+    assert not np.array_equal(one["res1/conv1/weight"], one["res2/conv1/weight"])
+
+
+def test_unknown_arch_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="expected one of johnson, slim2016, got 'unet'"):
+        transform_net.transform("unet", {}, tf.zeros([1, 16, 16, 3]), tf.ones([1, 1]))
+
+
+def test_slim2016_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="one style, got width 1.0 and 2 styles"):
+        transform_net.init_weights("slim2016", styles=2)
+
+
+def test_every_johnson_weight_gets_a_finite_gradient() -> None:
+    weights = {
+        name: tf.Variable(value)
+        for name, value in transform_net.init_weights("johnson", width=0.25, styles=2).items()
+    }
+    style_weights = tf.constant([[0.5, 0.5]])
+    with tf.GradientTape() as tape:
+        styled = transform_net.transform(
+            "johnson", weights, tf.constant(photos(1, 20, 24)), style_weights
+        )
+        loss = tf.reduce_mean(tf.square(styled - 100.0))
+    for name, gradient in tape.gradient(loss, weights).items():
+        assert gradient is not None, name
+        assert np.isfinite(gradient).all(), name
+        assert np.abs(gradient).max() > 0, name
