@@ -62,6 +62,16 @@ class Model:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: Path = Path()
 
+    @property
+    def label(self) -> str:
+        """A short name for files made with the model: the run's, else the file's."""
+        naming = self.metadata.get("config", {}).get("naming")
+        if naming:
+            return str(naming)
+        stem = self.source.name.split(".")[0]
+        generic = stem in (MODEL_FILE.split(".")[0], CHECKPOINT_STEM.split(".")[0])
+        return (self.source.resolve().parent.name if generic else stem) or "styled"
+
 
 # --- training checkpoints ------------------------------------------------------------------------
 

@@ -104,15 +104,6 @@ def photo_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(_random_bits(count, seed, _ORDER, epoch), kind="stable")
 
 
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Returns the number of batches that `count` photos fill, at least 1.
-
-    Batches do not stop at the end of an epoch, so E epochs are `E * count // batch_size` steps,
-    which may be more than E times this number.
-    """
-    return max(1, count // batch_size)
-
-
 class PhotoStream:
     """Photos as batches, decoded ahead by threads, in a reproducible and resumable order.
 

@@ -33,7 +33,7 @@ MEAN_RGB = (123.68, 116.78, 103.94)
 DTYPES = ("float32", "bfloat16")
 POOLINGS = ("max", "avg")
 
-# Parts of a classifier: they need a fixed picture size, or have lost the picture's height and width.
+# Parts of a classifier: they need a fixed picture size, or have lost the picture's plane.
 _CLASSIFIER = re.compile(
     r"(fc\d|dropout|logits|predictions|prelogits|auxlogits|avgpool|global_pool)", re.IGNORECASE
 )
@@ -193,8 +193,8 @@ class LossNetwork:
 
         Args:
           images: [N, H, W, 3] RGB 0..255, of any number type. N, H and W may be unknown while
-            tracing. From 32 px a side; alexnet_v2 and overfeat, which do not pad, need 35 and 55
-            px for their deepest layers.
+            tracing. From 32 px a side; networks that do not pad need more for their deepest
+            convolutions: alexnet_v2 35 px, overfeat 55 px, inception_v3 75 px.
           layers: Some of `self.layers`; none means all of them.
 
         Returns:
@@ -311,8 +311,13 @@ def layer_names(name: str) -> tuple[str, ...]:
     return tuple(f"{name}/{endpoint}" for endpoint in _build_graph(name, "float32").endpoints)
 
 
+@functools.cache
 def _build_graph(name: str, dtype: str, pooling: str = "max") -> _Graph:
-    """Builds a network with TF-Slim in a graph of its own, classifier included."""
+    """Builds a network with TF-Slim in a graph of its own, classifier included.
+
+    Kept for the next network of the same kind: it takes a second or more for the deep ones, is
+    never changed, and is small without weights.
+    """
     recipe = _RECIPES[name]
     module = importlib.import_module(f"tf_slim.nets.{recipe.module}")
     from tf_slim.ops.arg_scope import arg_scope

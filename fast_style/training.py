@@ -30,7 +30,7 @@ from fast_style.checkpoints import (
     save_model,
 )
 from fast_style.config import RunConfig, StyleSpec
-from fast_style.data import PhotoStream, find_photos, steps_per_epoch
+from fast_style.data import PhotoStream, find_photos
 from fast_style.errors import ConfigError, FastStyleError, ImageError, ModelError
 from fast_style.files import make_folder
 from fast_style.hardware import describe_device, resolve_precision
@@ -375,7 +375,7 @@ def total_steps(config: RunConfig, photos: int) -> int:
     if config.steps is not None:
         return config.steps
     assert config.epoch is not None
-    return config.epoch * steps_per_epoch(photos, config.batch_size)
+    return config.epoch * photos // config.batch_size
 
 
 def _initial_weights(config: RunConfig) -> dict[str, np.ndarray]:

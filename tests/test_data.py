@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fast_style import data
-from fast_style.data import PhotoStream, find_photos, photo_order, steps_per_epoch
+from fast_style.data import PhotoStream, find_photos, photo_order
 from fast_style.errors import DataError
 from fast_style.images import load_training_crop
 
@@ -126,12 +126,6 @@ def test_photo_order_never_changes() -> None:
     # Written down once: runs stopped under an earlier version resume in this order.
     assert photo_order(8, 0, 0).tolist() == [6, 4, 1, 3, 2, 7, 5, 0]
     assert photo_order(8, 7, 3).tolist() == [7, 4, 0, 1, 3, 2, 5, 6]
-
-
-def test_steps_per_epoch_counts_full_batches() -> None:
-    assert steps_per_epoch(82_783, 4) == 20_695
-    assert steps_per_epoch(4, 4) == 1
-    assert steps_per_epoch(3, 4) == 1
 
 
 # The stream

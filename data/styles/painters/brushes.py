@@ -7,8 +7,6 @@ from PIL import Image, ImageDraw
 
 from .fields import Sheet, blur, noise, slope
 
-# Strokes are drawn at this multiple of the sheet's pixels and averaged down.
-DETAIL = 2
 # How many strokes are worked out at once; bounds the memory, changes nothing else.
 CHUNK = 3000
 
@@ -58,12 +56,27 @@ def scatter(sheet: Sheet, spacing: float, rng: np.random.Generator) -> np.ndarra
 class Canvas:
     """A picture in progress: colour, and the paint's thickness for the light to catch."""
 
-    def __init__(self, sheet: Sheet, ground: np.ndarray, thickness: np.ndarray | float = 0.0):
-        """Begins on a ground: [H, W, 3] or one colour [3], and its thickness, all in 0..1."""
+    def __init__(
+        self,
+        sheet: Sheet,
+        ground: np.ndarray,
+        thickness: np.ndarray | float = 0.0,
+        *,
+        detail: int = 2,
+    ):
+        """Begins on a ground.
+
+        Args:
+          sheet: The sheet.
+          ground: [H, W, 3] or one colour [3], in 0..1.
+          thickness: [H, W] or one number, in 0..1.
+          detail: Strokes are drawn at this multiple of the sheet's pixels and averaged down.
+        """
         self.sheet = sheet
-        self._scale = sheet.unit * DETAIL
+        self._detail = detail
+        self._scale = sheet.unit * detail
         base = np.broadcast_to(ground, (sheet.height, sheet.width, 3))
-        size = (sheet.width * DETAIL, sheet.height * DETAIL)
+        size = (sheet.width * detail, sheet.height * detail)
         level = np.broadcast_to(np.asarray(thickness), base.shape[:2])
         self._image = Image.fromarray(to_bytes(base)).resize(size).convert("RGBA")
         # Pillow draws the fourth channel like the others, so it serves as thickness.
@@ -79,6 +92,7 @@ class Canvas:
         *,
         bristle: float = 1.8,
         streak: float = 0.05,
+        chroma: float = 0.33,
         ragged: float = 0.2,
         taper: float = 0.0,
         reach: np.ndarray | None = None,
@@ -93,6 +107,7 @@ class Canvas:
           rng: The source of randomness.
           bristle: Width of one bristle.
           streak: Standard deviation of the bristles' shades within a stroke.
+          chroma: How much the bristles differ in hue, against how much they do in light.
           ragged: Largest share of a stroke's length that a bristle may miss at its end.
           taper: 0 keeps a stroke's width, 1 draws it to points.
           reach: [N] share of each path to draw, from its start.
@@ -102,8 +117,8 @@ class Canvas:
             part = slice(first, first + CHUNK)
             share = None if reach is None else reach[part]
             lines, shade, thick, pens = _bristles(
-                paths[part], widths[part], colours[part], rng, bristle, streak, ragged, taper,
-                share, body, self._scale,
+                paths[part], widths[part], colours[part], rng, bristle, streak, chroma,
+                ragged, taper, share, body, self._scale,
             )  # fmt: skip
             for line, (red, green, blue), height, pen in zip(lines, shade, thick, pens):
                 self._draw.line(line, fill=(red, green, blue, height), width=pen)
@@ -120,6 +135,8 @@ class Canvas:
         jitter: float = 0.03,
         stop: float = 0.25,
         where: np.ndarray | None = None,
+        confine: bool = False,
+        chroma: float = 0.4,
         steps: int = 9,
         **brush,
     ) -> None:
@@ -135,6 +152,8 @@ class Canvas:
           jitter: Standard deviation of the strokes' shades.
           stop: A stroke ends where the reference departs from its colour by this much.
           where: [H, W] chance of a stroke; everywhere by default.
+          confine: Whether strokes also end where `where` falls below one half.
+          chroma: How much strokes and bristles differ in hue, against how much they do in light.
           steps: Points on each stroke.
           **brush: More for `brush`.
         """
@@ -152,13 +171,17 @@ class Canvas:
         middle = steps // 2
         base = seen[:, middle]
         strange = np.abs(seen - base[:, None]).max(-1) > stop
+        if where is not None and confine:
+            strange |= self.sheet.sample(where, paths) < 0.5
         low = np.where(strange[:, :middle], np.arange(1, middle + 1), 0).max(1)
         high = np.where(strange[:, middle:], np.arange(middle, steps), steps).min(1) - 1
         spread = np.linspace(0, 1, steps)[None]
         place = low[:, None] + (np.maximum(high, low) - low)[:, None] * spread
         paths = _along(paths, place[:, None])[:, 0]
-        shades = base + rng.normal(0, jitter, (count, 1)) + rng.normal(0, jitter / 2, (count, 3))
-        self.brush(paths, width * rng.uniform(0.7, 1.3, count), shades, rng, **brush)
+        shades = base + rng.normal(0, jitter, (count, 1))
+        shades = shades + rng.normal(0, jitter * chroma, (count, 3))
+        widths = width * rng.uniform(0.7, 1.3, count)
+        self.brush(paths, widths, shades, rng, chroma=chroma, **brush)
 
     def ink(
         self,
@@ -181,10 +204,13 @@ class Canvas:
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the colours [H, W, 3] and the thickness [H, W], both in 0..1."""
-        rows, columns = self.sheet.height, self.sheet.width
-        fine = np.asarray(self._image, np.float32).reshape(rows, DETAIL, columns, DETAIL, 4)
-        mean = fine.mean(axis=(1, 3)) / 255
-        return mean[..., :3], mean[..., 3]
+        # Channel by channel: as one picture with alpha, thin paint would lose its colour.
+        size = (self.sheet.width, self.sheet.height)
+        bands = [
+            np.asarray(band.resize(size, Image.Resampling.BOX), np.float32) / 255
+            for band in self._image.split()
+        ]
+        return np.stack(bands[:3], axis=-1), bands[3]
 
 
 def _normals(paths: np.ndarray) -> np.ndarray:
@@ -202,7 +228,9 @@ def _along(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     return values[row, low] * (1 - part) + values[row, low + 1] * part
 
 
-def _bristles(paths, widths, colours, rng, bristle, streak, ragged, taper, reach, body, scale):
+def _bristles(
+    paths, widths, colours, rng, bristle, streak, chroma, ragged, taper, reach, body, scale
+):
     """Returns the bristles of strokes as flat lines, colours, thicknesses and pen widths."""
     count, steps, _ = paths.shape
     finest = max(bristle, 1.0 / scale)
@@ -218,9 +246,12 @@ def _bristles(paths, widths, colours, rng, bristle, streak, ragged, taper, reach
     place = share * (steps - 1)
     narrow = 1 - taper * (1 - np.sqrt(np.clip(4 * share * (1 - share), 0, 1)))
     wander = rng.normal(0, 0.5 / hairs, (count, hairs))[..., None]
-    offset = (across[None, :, None] + wander) * narrow * (widths * (1 - 1 / hairs) / 2)[:, None, None]
+    offset = (
+        (across[None, :, None] + wander) * narrow * (widths * (1 - 1 / hairs) / 2)[:, None, None]
+    )
     points = _along(paths, place) + _along(_normals(paths), place) * offset[..., None]
-    shade = rng.normal(0, streak, (count, hairs, 1)) + rng.normal(0, streak / 3, (count, hairs, 3))
+    shade = rng.normal(0, streak, (count, hairs, 1))
+    shade = shade + rng.normal(0, streak * chroma, (count, hairs, 3))
     # Paint gathers in ridges at a stroke's sides.
     thick = rng.random((count, hairs)) * 0.75 + 0.25 * np.abs(across) ** 3
     thick = body[0] + (body[1] - body[0]) * thick

@@ -40,7 +40,9 @@ def paint_candy(size: int, rng: np.random.Generator) -> np.ndarray:
         reference, angle, lines = _lay(sheet, disc, reference, angle, lines, rng)
     # Broken colour: the paint of a band is never mixed through.
     drift = np.stack([noise(sheet, 26, rng, octaves=3, gain=0.8) for _ in range(3)], axis=-1)
-    reference = np.clip(reference * (1 + 0.07 * drift.mean(-1, keepdims=True)) + 0.035 * drift, 0, 1)
+    reference = np.clip(
+        reference * (1 + 0.07 * drift.mean(-1, keepdims=True)) + 0.035 * drift, 0, 1
+    )
     under = mix(reference, INK, lines)
     canvas = Canvas(sheet, under)
     canvas.cover(under, angle, rng, spacing=11, length=60, width=13, stop=0.3, jitter=0.07)
@@ -172,16 +174,18 @@ def _dabs(canvas: Canvas, discs: list[Disc], rng) -> None:
         free = free[np.hypot(free[:, 0] - disc.x, free[:, 1] - disc.y) > disc.radius + 6]
     loose = rng.integers(0, len(SWEETS), len(free))
     sizes = rng.uniform(5, 11, len(free))
-    rows.append(
-        np.column_stack([free, rng.uniform(0, np.pi, len(free)), sizes, SWEETS[loose]])
-    )
+    rows.append(np.column_stack([free, rng.uniform(0, np.pi, len(free)), sizes, SWEETS[loose]]))
     dabs = np.concatenate(rows)
     heading = np.stack([np.cos(dabs[:, 2]), np.sin(dabs[:, 2])], -1)
     reach = dabs[:, 3, None, None] * 0.62 * np.linspace(-1, 1, 5)[None, :, None]
     paths = dabs[:, None, :2] + heading[:, None] * reach * rng.uniform(0.8, 1.3, (len(dabs), 1, 1))
     dark = np.tile(INK, (len(dabs), 1))
-    canvas.brush(paths * 1.0 + 1.2, dabs[:, 3] + 2.4, dark, rng, ragged=0.0, bristle=1.0, body=(0.2, 0.4))
-    canvas.brush(paths, dabs[:, 3], dabs[:, 4:], rng, ragged=0.0, bristle=1.0, streak=0.08, body=(0.5, 0.9))
+    canvas.brush(
+        paths * 1.0 + 1.2, dabs[:, 3] + 2.4, dark, rng, ragged=0.0, bristle=1.0, body=(0.2, 0.4)
+    )
+    canvas.brush(
+        paths, dabs[:, 3], dabs[:, 4:], rng, ragged=0.0, bristle=1.0, streak=0.08, body=(0.5, 0.9)
+    )
 
 
 def _gloss(canvas: Canvas, discs: list[Disc], rng) -> None:

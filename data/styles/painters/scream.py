@@ -9,7 +9,9 @@ from .fields import (
     Sheet, blur, colour, contour_angle, mix, noise, palette, ramp, smoothstep,
 )  # fmt: skip
 
-FIRE = palette("c8391b f08a24 a8261a f6b544 dd5a1e f3d27a b5321f e97a20 c9d0a0 d4461c f2a03a 8fb0a0")
+FIRE = palette(
+    "c8391b f08a24 a8261a f6b544 dd5a1e f3d27a b5321f e97a20 c9d0a0 d4461c f2a03a 8fb0a0"
+)
 FJORD = palette("12233f 1d4a5e 27657a 0f1c33 3b7f86 6a9a8c 1a3550 8aa98a 20506b 142b46")
 PLANK = palette("5b2c1d 8a4a28 b8743c 3d2330 9c6a4a 6d3b2a c9925a 45505f")
 DARK = colour("131427")
@@ -25,7 +27,11 @@ def paint_scream(size: int, rng: np.random.Generator) -> np.ndarray:
     _paint(canvas, reference, angle, 1.0 - 0.35 * deck, rng)
     _rails(canvas, rng)
     reference, angle, figures = _walkers(sheet, canvas.read()[0], angle, rng)
-    _paint(canvas, reference, angle, np.clip(2 * figures, 0, 1), rng)
+    _paint(canvas, reference, angle, figures, rng)
+    canvas.cover(
+        reference, angle, rng, spacing=6, length=60, width=3.4, jitter=0.05, stop=0.2,
+        where=figures, confine=True, ragged=0.4, taper=0.6,
+    )  # fmt: skip
     picture, height = canvas.read()
     # Thin paint on board: the weave shows where strokes are sparse, some crayon lies on top.
     grain = noise(sheet, 2.4, rng, octaves=2, gain=0.8)
@@ -36,8 +42,10 @@ def paint_scream(size: int, rng: np.random.Generator) -> np.ndarray:
 
 def _paint(canvas: Canvas, reference, angle, where, rng) -> None:
     """Covers a part of the board with three layers of ever finer sinuous strokes."""
-    long = {"steps": 15, "streak": 0.06, "where": where}
-    canvas.cover(reference, angle, rng, spacing=14, length=190, width=15, jitter=0.05, stop=0.4, **long)
+    long = {"steps": 15, "streak": 0.06, "where": where, "confine": True}
+    canvas.cover(
+        reference, angle, rng, spacing=14, length=190, width=15, jitter=0.05, stop=0.4, **long
+    )
     canvas.cover(
         reference, angle, rng, spacing=11, length=160, width=8, jitter=0.06, stop=0.36,
         ragged=0.4, taper=0.5, **long,
@@ -75,17 +83,21 @@ def _fjord(sheet: Sheet, reference, angle, rng):
     inside = smoothstep(-2, 2, y - shore + 5 * noise(sheet, 60, rng, octaves=2))
     # A great eddy of water in the middle, and land rising like a wave at the right.
     dx, dy = x - 560, (y - 690) * 1.7
-    eddy = np.hypot(dx, dy) + 30 * noise(sheet, 260, rng, octaves=2) + 26 * np.sin(
-        2 * np.arctan2(dy, dx) + 1
+    eddy = (
+        np.hypot(dx, dy)
+        + 30 * noise(sheet, 260, rng, octaves=2)
+        + 26 * np.sin(2 * np.arctan2(dy, dx) + 1)
     )
     water = eddy / 17
     dx, dy = x - 1190, y - 820
     land = np.hypot(dx * 0.85, dy) + 30 * noise(sheet, 200, rng, octaves=2)
-    land += 32 * np.sin(3.2 * np.arctan2(dy, dx) + land / 110)
+    land += 32 * np.sin(3 * np.arctan2(dy, dx) + land / 110)
     rising = smoothstep(470, 430, land)
     field = np.where(rising > 0.5, land / 15, water)
     shade = mix(_bands(water, FJORD, 0.6), _bands(land / 15 + 3, FJORD[::-1], 0.6), rising)
-    lit = smoothstep(0.5, 1.0, np.sin(water * 1.1)) * np.exp(-(((y - 590) / 70) ** 2)) * (1 - rising)
+    lit = (
+        smoothstep(0.5, 1.0, np.sin(water * 1.1)) * np.exp(-(((y - 590) / 70) ** 2)) * (1 - rising)
+    )
     shade = mix(shade, colour("eab65c"), 0.75 * lit)
     rim = smoothstep(9, 3, np.abs(land - 450)) * inside
     shade = mix(shade, DARK, 0.8 * rim)
@@ -130,15 +142,17 @@ def _walkers(sheet: Sheet, reference, angle, rng):
         coat = _bands(fold + 20, palette("15182e 1f2f4a 0e1022 2c4a5c 231f3d 3c5a63"), 0.5)
         reference = mix(reference, coat, body)
         angle = np.where(body > 0.5, contour_angle(blur(fold, 2 * sheet.unit)), angle)
-        hx, hy = (x - axis) / (0.50 * wide), (y - head - 0.06 * tall) / (0.115 * tall)
+        hx, hy = (x - axis) / (0.50 * wide), (y - head - 0.07 * tall) / (0.11 * tall)
         skull = smoothstep(1.06, 0.96, np.hypot(hx, hy))
         comb = hx * 3.4 * (1 - 0.25 * hy) + 9 + 0.4 * noise(sheet, 50, rng)
         hair = _bands(comb, palette("4a2a22 8c5a34 2b1b22 a87642 5d3626 c79a5b"), 0.5)
+        cheek = smoothstep(-0.15, -0.45, hx + 0.25 * hy**2) * smoothstep(-0.7, -0.3, hy)
+        hair = mix(hair, colour("dcb684") * (1 - 0.25 * np.abs(hy))[..., None], cheek)
         reference = mix(reference, hair, skull)
         angle = np.where(skull > 0.5, contour_angle(comb), angle)
         figures = np.maximum(figures, np.maximum(body, skull))
-        rim = smoothstep(0.075, 0.03, np.abs(np.hypot(hx, hy) - 1))
-        rim = np.maximum(rim * (t < 0.16), body * smoothstep(7, 3, half - np.abs(x - axis)))
+        rim = smoothstep(0.16, 0.08, np.abs(np.hypot(hx, hy) - 0.97))
+        rim = np.maximum(rim * (t < 0.17), body * smoothstep(7, 3, half - np.abs(x - axis)))
         reference = mix(reference, DARK, 0.75 * rim)
     return reference, angle, figures
 

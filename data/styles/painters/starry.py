@@ -113,7 +113,7 @@ def _land(sheet: Sheet, reference, angle, rng):
         angle = np.where(inside > 0.5, contour_angle(blur(y - crest, 2 * sheet.unit)), angle)
     for _ in range(26):
         hx, hy = rng.uniform(40, 860), rng.uniform(825, 965)
-        wide, high = rng.uniform(16, 34), rng.uniform(14, 26)
+        wide, high = rng.uniform(14, 26), rng.uniform(9, 16)
         wall = (np.abs(x - hx) < wide) & (np.abs(y - hy) < high)
         roof = (y < hy - high) & (y > hy - 2.1 * high + np.abs(x - hx) * high / wide)
         reference = mix(reference, ramp(LAND[1:5], np.full(x.shape, rng.random())), wall * 0.95)
@@ -128,7 +128,12 @@ def _cypress(sheet: Sheet, reference, angle, rng):
     """Returns the picture so far with a tree like a dark flame before it, and where it stands."""
     x, y = sheet.grid()
     flame = np.zeros_like(x)
-    for cx, top, wide, sway in ((1085, 30, 76, 26), (1165, 330, 62, -20), (1000, 450, 56, 22), (1250, 600, 60, 16)):
+    for cx, top, wide, sway in (
+        (1085, 30, 76, 26),
+        (1165, 330, 62, -20),
+        (1000, 450, 56, 22),
+        (1250, 600, 60, 16),
+    ):
         t = np.clip((y - top) / (1060 - top), 0, 1)
         axis = cx + sway * np.sin(t * 8 + 1.5) * (1.1 - t)
         half = wide * t**0.62 * (1 + 0.26 * np.sin(t * 21 + cx))

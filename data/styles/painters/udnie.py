@@ -6,74 +6,111 @@ import numpy as np
 
 from .brushes import Canvas, relief, varnish, weave
 from .fields import Sheet, blur, colour, contour_angle, mix, noise, palette, smoothstep
+from .planes import Collage
 
-HUES = palette("8f877c b7aa98 5c5753 a4532f e6d6b5 1f2c47 c07a4c 3a4a66 d8c3a0 70706f 7c3a26 2b2a31")
-WEIGHTS = np.array([14, 13, 10, 10, 12, 9, 8, 7, 10, 9, 5, 5], np.float64)
-DARK = colour("17161f")
+DARK = colour("14131c")
+# Each row: a plane's colour at its leading side, and away from it.
+TONES = np.stack(
+    [
+        palette(
+            "2a2a33 1a2340 5a5753 84402a f2e6cb 33302e 1f2f55 9f5834 e8d2a6 6e2c1c 8d877e 16161d"
+        ),
+        palette(
+            "a59a8b 6d7f99 d6c9b2 c99468 b9a78c 94897c 93a2ad dcbc8f a8744e b98860 e6dcc8 5a5f70"
+        ),
+    ],
+    axis=1,
+)
+WEIGHTS = np.array([12, 11, 9, 10, 12, 9, 7, 8, 8, 6, 8, 8], np.float64)
+# The dancers' joints, which the planes turn about, along a rising diagonal.
+HUBS = [
+    (270, 760),
+    (420, 560),
+    (600, 640),
+    (650, 380),
+    (830, 500),
+    (960, 260),
+    (1080, 620),
+    (230, 300),
+]
 
 
 def paint_udnie(size: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
-    reference, angle, edges = _planes(sheet, rng)
+    collage = _planes(sheet, rng)
+    reference, angle = collage.picture, collage.angle
     canvas = Canvas(sheet, reference)
-    canvas.cover(reference, angle, rng, spacing=13, length=80, width=16, jitter=0.035, stop=0.16)
+    soft = {"chroma": 0.12, "streak": 0.035}
     canvas.cover(
-        reference, angle, rng, spacing=9, length=54, width=8, jitter=0.045, stop=0.13, ragged=0.35
+        reference, angle, rng, spacing=12, length=90, width=15, jitter=0.02, stop=0.14, **soft
     )
-    near = np.clip(0.15 + 2.2 * blur(edges, 5 * sheet.unit), 0, 1)
     canvas.cover(
-        reference, angle, rng, spacing=4.5, length=26, width=3.6, jitter=0.05, stop=0.12, where=near
+        reference, angle, rng, spacing=10, length=60, width=8, jitter=0.03, stop=0.1,
+        ragged=0.5, taper=0.3, **soft,
+    )  # fmt: skip
+    near = np.clip(0.1 + 3 * blur(collage.edges, 4 * sheet.unit), 0, 1)
+    canvas.cover(
+        reference,
+        angle,
+        rng,
+        spacing=4,
+        length=24,
+        width=3.4,
+        jitter=0.03,
+        stop=0.1,
+        where=near,
+        **soft,
     )
     picture, height = canvas.read()
+    picture = mix(picture, reference, 0.4)
+    worn = smoothstep(-1.4, 0.2, noise(sheet, 8, rng, octaves=3))
+    picture = mix(picture, DARK, 0.5 * collage.edges * worn)
     # Dry brush over the weave: lights catch on the canvas, darks stay in its pits.
     linen = weave(sheet, rng)
     dry = smoothstep(0.2, 1.4, noise(sheet, 60, rng, octaves=4, gain=0.7))
-    picture = picture + (0.035 * linen * (0.4 + dry))[..., None]
-    height = height + 0.05 * linen
-    return varnish(relief(picture, height, depth=0.8, gloss=0.2), contrast=0.4, saturation=1.12, warmth=0.02)
+    picture = picture + (0.03 * linen * (0.4 + dry))[..., None]
+    picture = picture * (1 + 0.05 * noise(sheet, 28, rng, octaves=4, gain=0.8))[..., None]
+    height = height + 0.04 * linen
+    return varnish(
+        relief(picture, height, depth=0.8, gloss=0.2), contrast=0.4, saturation=1.15, warmth=0.02
+    )
 
 
-def _planes(sheet: Sheet, rng):
-    """Returns the colours, directions and edges of many planes, the later over the earlier.
-
-    A plane is what two arcs cut out of each other. It is shaded from one of them: full and dark
-    at the edge, thinning out across the plane until what lies below shows through.
-    """
-    x, y = sheet.grid()
-    base = noise(sheet, 500, rng, octaves=3)
-    picture = mix(colour("6b655f"), colour("c9b999"), smoothstep(-1.3, 1.3, base))
-    angle = contour_angle(blur(base, 4 * sheet.unit))
-    edges = np.zeros_like(x)
-    # The dancers: the planes turn about a few centres along a diagonal.
-    hubs = [(330, 660), (560, 430), (760, 560), (960, 330), (640, 800), (1080, 700), (200, 260)]
-    for k in range(120):
-        hx, hy = hubs[int(rng.integers(len(hubs)))] + rng.normal(0, 75, 2)
-        scale = 1.25 - 0.7 * k / 120
-        radius = scale * rng.uniform(90, 420)
+def _planes(sheet: Sheet, rng) -> Collage:
+    """Returns blades and petals, the large ones below, that wheel about the joints."""
+    base = noise(sheet, 480, rng, octaves=3)
+    ground = mix(colour("4e4a47"), colour("c4b394"), smoothstep(-1.2, 1.2, base))
+    collage = Collage(sheet, ground, contour_angle(blur(base, 4 * sheet.unit)), rng, waver=1.8)
+    total = 260
+    for k in range(total):
+        scale = 0.42 + 2.1 * (1 - k / total) ** 2.2
+        hub = np.array(HUBS[int(rng.integers(len(HUBS)))]) + rng.normal(0, 55, 2)
+        if k < 60 or k % 5 == 0:
+            hub = rng.uniform(0, 1, 2) * sheet.extent
+        # A blade: from the joint outwards, turning, with its sides bowed the same way.
         aim = rng.uniform(0, 2 * np.pi)
-        cx, cy = hx + np.cos(aim) * radius * 0.9, hy + np.sin(aim) * radius * 0.9
-        wave = 3.5 * noise(sheet, 190, rng)
-        away = np.hypot(x - cx, y - cy) + wave
-        inner = radius - away
-        # The second arc bounds the plane to a blade or a crescent.
-        other = radius * rng.uniform(0.6, 1.5)
-        tilt = aim + rng.uniform(0.6, 2.4) * rng.choice([-1, 1])
-        ox, oy = cx + np.cos(tilt) * radius * 0.75, cy + np.sin(tilt) * radius * 0.75
-        second = (other - np.hypot(x - ox, y - oy) - wave) * rng.choice([-1, 1], p=[0.35, 0.65])
-        inside = smoothstep(-1.2, 1.2, inner) * smoothstep(-1.2, 1.2, second)
-        fade = np.exp(-np.clip(inner, 0, None) / (scale * rng.uniform(45, 210)))
-        hue = HUES[rng.choice(len(HUES), p=WEIGHTS / WEIGHTS.sum())]
-        streaks = 0.12 * np.sin(away / rng.uniform(6, 15) + wave)
-        shade = hue * (1.12 - 0.42 * fade + 0.6 * streaks * fade)[..., None]
-        cover = inside * np.clip(0.18 + 0.8 * fade + streaks * 0.5, 0, 1)
-        picture = mix(picture, shade, cover)
-        # Light gathers beyond the edge, as if the plane stood before the next one.
-        beyond = np.exp(-np.clip(-inner, 0, None) / 16) * (inner < 0) * smoothstep(-1, 1, second)
-        picture = mix(picture, colour("efe2c6"), 0.22 * beyond)
-        line = smoothstep(3.4, 1.0, np.abs(inner)) * smoothstep(-1, 1, second)
-        press = smoothstep(-0.6, 1.0, noise(sheet, 120, rng))
-        picture = mix(picture, DARK, 0.75 * line * press)
-        edges = np.maximum(edges * (1 - 0.6 * cover), line)
-        angle = np.where(cover > 0.35, np.arctan2(y - cy, x - cx) + np.pi / 2, angle)
-    return picture, angle, edges
+        reach = scale * rng.uniform(140, 400)
+        spread = scale * rng.uniform(35, 150)
+        out, side = np.array([np.cos(aim), np.sin(aim)]), np.array([-np.sin(aim), np.cos(aim)])
+        root = hub + out * reach * rng.uniform(-0.15, 0.2)
+        tip = hub + out * reach
+        corners = [
+            root - side * spread * rng.uniform(0.05, 0.5),
+            tip - side * spread * rng.uniform(0.0, 0.9),
+        ]
+        if rng.random() < 0.7:
+            corners.append(
+                tip + side * spread * rng.uniform(0.2, 1.0) - out * reach * rng.uniform(0, 0.3)
+            )
+        corners.append(root + side * spread * rng.uniform(0.2, 0.8))
+        corners = np.array(corners)
+        bow = rng.uniform(0.05, 0.34) * rng.choice([-1, 1])
+        bulges = rng.uniform(-0.06, 0.22, len(corners))
+        bulges[0], bulges[-2] = bow, -0.8 * bow
+        lead = int(rng.choice([0, 0, len(corners) - 2, 1]))
+        plane = collage.cut(corners, bulges, lead)
+        near, far = TONES[rng.choice(len(TONES), p=WEIGHTS / WEIGHTS.sum())]
+        fade = scale * rng.uniform(30, 100)
+        collage.lay(plane, near, far, fade, DARK, veil=rng.uniform(0.12, 0.6))
+    return collage

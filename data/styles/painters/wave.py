@@ -15,8 +15,24 @@ SKY = palette("e9dcba d3bf98 f1e7cd b9bfae ddcda6 efe2c2 c9b48d 9fb0ae")
 
 # A breaking wave, as its back from the foot over the crest to the tip, and its hollow face from
 # the same foot to the same tip; unit box, y downwards, breaking to the right.
-BACK = [(-0.55, 1.05), (-0.22, 0.78), (0.02, 0.38), (0.27, 0.07), (0.56, 0.0), (0.82, 0.12), (0.97, 0.34)]
-FACE = [(0.95, 1.08), (0.62, 0.95), (0.43, 0.74), (0.40, 0.50), (0.52, 0.30), (0.72, 0.24), (0.97, 0.34)]
+BACK = [
+    (-0.55, 1.05),
+    (-0.22, 0.78),
+    (0.02, 0.38),
+    (0.27, 0.07),
+    (0.56, 0.0),
+    (0.82, 0.12),
+    (0.97, 0.34),
+]
+FACE = [
+    (0.95, 1.08),
+    (0.62, 0.95),
+    (0.43, 0.74),
+    (0.40, 0.50),
+    (0.52, 0.30),
+    (0.72, 0.24),
+    (0.97, 0.34),
+]
 
 
 def paint_wave(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -161,11 +177,14 @@ def _foam(canvas: Canvas, back, face, unit: float, rng, side: float) -> None:
     for _ in range(110):
         line = back if rng.random() < 0.7 else face
         spot = line[int(159 * rng.uniform(0.45, 1.0))]
-        spot = spot + rng.normal(0, 1, 2) * (75, 55) * np.array(unit) + (side * 45 * unit, 10 * unit)
+        spot = (
+            spot + rng.normal(0, 1, 2) * (75, 55) * np.array(unit) + (side * 45 * unit, 10 * unit)
+        )
         radius = rng.uniform(1.3, 5.5) * (0.4 + 0.6 * unit)
-        turn = np.linspace(0, 2 * np.pi, 14)
-        ring = np.column_stack([np.cos(turn), np.sin(turn)]) * rng.uniform(0.75, 1.2, (14, 1))
-        canvas.polygon(spot + ring * (radius + 1.5), INK)
+        turn = np.linspace(0, 2 * np.pi, 18)
+        lump = 1 + 0.2 * np.cos(2 * turn + rng.uniform(0, 6)) + 0.1 * np.cos(3 * turn)
+        ring = np.column_stack([np.cos(turn), np.sin(turn)]) * lump[:, None]
+        canvas.polygon(spot + ring * (radius + 1.2), INK)
         canvas.polygon(spot + ring * radius, FOAM)
 
 

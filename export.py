@@ -1,0 +1,6 @@
+"""Export a trained model; see `python export.py --help`."""
+
+from fast_style.cli import script
+
+if __name__ == "__main__":
+    raise SystemExit(script("export"))

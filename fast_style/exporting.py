@@ -1,0 +1,91 @@
+"""Files for other runtimes: a SavedModel that holds the net and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from fast_style.checkpoints import Model
+from fast_style.errors import FastStyleError
+from fast_style.files import make_folder
+from fast_style.stylize import make_stylize_function
+
+
+def export_saved_model(model: Model, folder: str | os.PathLike[str], *, precision: str) -> Path:
+    """Writes a SavedModel with dynamic height, width and batch size.
+
+    Its signature `serving_default` takes `images`, uint8 [N, H, W, 3], and for models of several
+    styles `style_weights`, float32 [N, S]; it returns `stylized`, uint8 [N, H, W, 3] of the same
+    size. The pixels are those of `Stylizer` at the same precision: both are one function.
+
+    Args:
+      model: The trained net.
+      folder: Where to write; an earlier SavedModel there is replaced once the new one is whole.
+      precision: 'float32' or 'bfloat16'.
+
+    Returns:
+      The folder.
+
+    Raises:
+      FastStyleError: If the folder holds something else, or cannot be written.
+    """
+    target = Path(folder)
+    if target.exists() and not (target / "saved_model.pb").is_file() and any(_entries(target)):
+        raise FastStyleError(
+            f"{target}: already exists and is not a SavedModel; choose another folder with -o"
+        )
+    run = make_stylize_function(model, precision)
+    images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+    mix = tf.TensorSpec([None, len(model.style_names)], tf.float32, name="style_weights")
+
+    if len(model.style_names) == 1:
+
+        @tf.function(input_signature=[images], autograph=False)
+        def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"stylized": run(images, tf.ones([tf.shape(images)[0], 1]))}
+
+    else:
+
+        @tf.function(input_signature=[images, mix], autograph=False)
+        def serving_default(images: tf.Tensor, style_weights: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"stylized": run(images, style_weights)}
+
+    module = tf.Module()
+    module.serving_default = serving_default
+    with _replaced_folder(target) as aside:
+        tf.saved_model.save(module, str(aside), signatures={"serving_default": serving_default})
+    return target
+
+
+def _entries(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else [path]
+
+
+@contextlib.contextmanager
+def _replaced_folder(target: Path) -> Iterator[Path]:
+    """Gives a temporary folder that takes the place of `target` when the block succeeds."""
+    make_folder(target.parent)
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    try:
+        yield aside
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", str(error))
+        raise FastStyleError(
+            f"{target}: cannot write this folder ({reason}); "
+            "choose another place, free some space or change its permissions"
+        ) from error
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""Which picture goes where: from the arguments of eval to a list of files to read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fast_style.data import find_photos
+from fast_style.errors import FastStyleError
+from fast_style.images import OUTPUT_SUFFIXES, read_image, write_image
+
+if TYPE_CHECKING:
+    from fast_style.stylize import Stylizer
+
+_DEFAULT_FOLDER = Path("generated")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to stylize."""
+
+    source: Path
+    target: Path
+
+
+def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> list[Job]:
+    """Decides what is read and where each result is written.
+
+    Without an output, results are `generated/<name>_<style><suffix>`; folders keep their tree.
+    With one, a single picture is written to it as a file (if it names a picture format, or is no
+    folder yet and has a suffix), and everything else goes into it as a folder.
+
+    Args:
+      sources: Pictures, and folders that are searched recursively.
+      output: What the user asked for; none for the default.
+      style: The model's name, part of the results' names.
+
+    Returns:
+      A job per picture, in order.
+
+    Raises:
+      FastStyleError: If a folder has no pictures, two results have one name, or a result would
+        replace a source.
+    """
+    found: list[tuple[Path, Path]] = []  # (picture, its place relative to the output folder)
+    for source in map(Path, sources):
+        if source.is_dir():
+            found += [(path, path.relative_to(source)) for path in find_photos(source)]
+        else:
+            found.append((source, Path(source.name)))
+    single_file = output is not None and _names_a_file(Path(output), sources)
+    jobs = []
+    for path, place in found:
+        if single_file:
+            assert output is not None
+            target = Path(output)
+        else:
+            suffix = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else ".jpg"
+            folder = Path(output) if output is not None else _DEFAULT_FOLDER
+            target = folder / place.parent / f"{path.stem}_{style}{suffix}"
+        jobs.append(Job(path, target))
+    _check_targets(jobs)
+    return jobs
+
+
+def _names_a_file(output: Path, sources: Sequence[str]) -> bool:
+    one = len(sources) == 1 and not Path(sources[0]).is_dir()
+    return one and not output.is_dir() and bool(output.suffix)
+
+
+def _check_targets(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve() for job in jobs}
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise FastStyleError(
+                f"{job.target}: would replace a source picture; choose another output with -o"
+            )
+        if target in taken:
+            raise FastStyleError(
+                f"{job.target}: both {taken[target]} and {job.source} would be written there; "
+                "stylize them one after the other with different -o"
+            )
+        taken[target] = job.source
+
+
+def stylize_file(model: Stylizer, job: Job, style_weights: Sequence[float] | None = None) -> None:
+    """Reads, stylizes and writes one picture.
+
+    Raises:
+      FastStyleError: If it cannot be read or written.
+    """
+    image = read_image(job.source)
+    write_image(job.target, model.stylize(image, style_weights=style_weights))
