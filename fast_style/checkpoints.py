@@ -12,10 +12,12 @@ is known about it in its header.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from fast_style.errors import FastStyleError, ModelError
-from fast_style.files import atomic_path, fsync_path, make_folder
+from fast_style.files import atomic_path, fsync_path, make_folder, reason
 from fast_style.transform_net import ARCHITECTURES, architecture
 
 CHECKPOINT_STEM = "fast-style-model.ckpt"
@@ -39,6 +41,7 @@ SECOND_MOMENT = "Adam_1"
 _FORMAT = "fast-style"
 _DATA_SUFFIX = ".data-00000-of-00001"
 _PARTIAL = ".partial-"
+_WIDEST = 64.0  # Far beyond what a configuration may ask for: more is damage.
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,16 @@ class Model:
 
     @property
     def label(self) -> str:
-        """A short name for files made with the model: the run's, else the file's."""
-        naming = self.metadata.get("config", {}).get("naming")
-        if naming:
-            return str(naming)
-        stem = self.source.name.split(".")[0]
-        generic = stem in (MODEL_FILE.split(".")[0], CHECKPOINT_STEM.split(".")[0])
-        return (self.source.resolve().parent.name if generic else stem) or "styled"
+        """A short name for files made with the model: the run's, else the file's.
+
+        Model files are passed around, so what would not be a plain file name is replaced.
+        """
+        name = self.metadata.get("config", {}).get("naming")
+        if not name:
+            name = self.source.name.split(".")[0]
+            if name in (MODEL_FILE.split(".")[0], CHECKPOINT_STEM.split(".")[0]):
+                name = self.source.resolve().parent.name
+        return re.sub(r"[^\w .,+()-]", "_", str(name))[:50].strip(" .") or "styled"
 
 
 # --- training checkpoints ------------------------------------------------------------------------
@@ -123,9 +129,8 @@ def save_checkpoint(
             os.replace(written, f"{target}{suffix}")
         fsync_path(folder)
     except (tf.errors.OpError, OSError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", str(error))
         raise FastStyleError(
-            f"{target}: cannot write this checkpoint ({reason}); free some space or change "
+            f"{target}: cannot write this checkpoint ({reason(error)}); free some space or change "
             "permissions, then start again to resume from the one before"
         ) from error
     finally:
@@ -139,7 +144,12 @@ def save_checkpoint(
 
 def remove_partial_files(folder: Path) -> None:
     """Removes what an interrupted write of a checkpoint left behind."""
-    for leftover in folder.glob(f"{_PARTIAL}*"):
+    without_index = [
+        data
+        for data in folder.glob(f"{CHECKPOINT_STEM}-*{_DATA_SUFFIX}")
+        if not data.with_name(data.name.removesuffix(_DATA_SUFFIX) + ".index").exists()
+    ]
+    for leftover in (*folder.glob(f"{_PARTIAL}*"), *without_index):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
@@ -147,13 +157,20 @@ def remove_partial_files(folder: Path) -> None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """Returns the prefix of the checkpoint with the most steps, or none.
 
-    `fast-style-model.ckpt-done`, which the 2016 implementation writes at the end, comes last.
+    `fast-style-model.ckpt-done`, which the 2016 implementation writes at the end, says how many it
+    has in itself: a run that went on from there has more.
     """
-    done = folder / f"{CHECKPOINT_STEM}-done"
-    if done.is_file() or Path(f"{done}.index").is_file():
-        return done
     numbered = _numbered_checkpoints(folder)
-    return numbered[-1][1] if numbered else None
+    done = folder / f"{CHECKPOINT_STEM}-done"
+    if not (done.is_file() or Path(f"{done}.index").is_file()):
+        return numbered[-1][1] if numbered else None
+    if not numbered:
+        return done
+    try:
+        steps = read_checkpoint(done)[0].get(STEP)
+    except ModelError:
+        steps = None  # Damaged: whoever reads it next is told.
+    return numbered[-1][1] if steps is not None and steps < numbered[-1][0] else done
 
 
 def _numbered_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -180,15 +197,33 @@ def read_checkpoint(prefix: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
       ModelError: If it is damaged or no checkpoint.
     """
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, ValueError, RuntimeError, OSError, UnicodeError) as error:
+        with _without_wildcards(prefix) as readable:
+            reader = tf.train.load_checkpoint(str(readable))
+            tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        described = tensors.pop(RUN, None)
+        run = json.loads(described) if described is not None else {}
+        if not isinstance(run, dict):
+            raise TypeError(f"{RUN} is a {type(run).__name__}")
+    # A cut data file is an IndexError, a damaged description a ValueError or TypeError.
+    except (tf.errors.OpError, LookupError, RuntimeError, OSError, TypeError, ValueError) as error:
         raise ModelError(
             f"{prefix}: cannot be read as a TensorFlow checkpoint; it is damaged or something "
             "else: use an earlier checkpoint or train again"
         ) from error
-    described = tensors.pop(RUN, None)
-    return tensors, json.loads(described) if described is not None else {}
+    return {name: np.asarray(value) for name, value in tensors.items()}, run
+
+
+@contextlib.contextmanager
+def _without_wildcards(prefix: Path) -> Iterator[Path]:
+    """Gives a path to the same checkpoint that TensorFlow cannot take for a pattern."""
+    if not re.search(r"[*?\[\\]", str(prefix)):
+        yield prefix
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "checkpoint"
+        for file in prefix.parent.glob(f"{glob.escape(prefix.name)}*"):
+            os.symlink(file.resolve(), f"{link}{file.name.removeprefix(prefix.name)}")
+        yield link
 
 
 # --- model files ---------------------------------------------------------------------------------
@@ -206,7 +241,7 @@ def save_model(path: Path, model: Model) -> None:
     """
     tensors = {}
     for name, value in model.weights.items():
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # Told below, with the name.
             half = np.asarray(value, np.float32).astype(np.float16)
         if not np.isfinite(half).all():
             raise FastStyleError(
@@ -221,8 +256,10 @@ def save_model(path: Path, model: Model) -> None:
         "style_names": json.dumps(model.style_names),
         "metadata": json.dumps(model.metadata),
     }
+    # Written by us: safetensors' own writer reports a full disk in a way that nobody expects.
+    packed = safetensors.numpy.save(tensors, metadata=header)
     with atomic_path(path) as aside:
-        safetensors.numpy.save_file(tensors, aside, metadata=header)
+        aside.write_bytes(packed)
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -250,8 +287,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         if not place.is_file():
             raise _missing(place)
         return _load_model_file(place)
-    if place.suffix == ".index" or _DATA_SUFFIX in place.name:
-        place = place.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", place.name))
+    place = place.with_name(re.sub(r"(?<=.)\.(index|meta|data-\d+-of-\d+)$", "", place.name))
     if not place.is_file() and not Path(f"{place}.index").is_file():
         raise _missing(place)
     return _load_checkpoint_model(place)
@@ -268,52 +304,37 @@ def _load_model_file(path: Path) -> Model:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+            if header.get("format") != _FORMAT:
+                raise ModelError(
+                    f"{path}: a safetensors file, but not a fast-style model (its header does not "
+                    f"say format: {_FORMAT}); give the {MODEL_FILE} that train.py wrote"
+                )
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except ModelError:
+        raise
+    # Besides its own errors, what it raises for number types that NumPy lacks.
+    except (safetensors.SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path}: cannot be read as a safetensors file ({error}); it is damaged or something "
-            "else: fetch or train it again"
+            f"{path}: cannot be read as a safetensors file ({reason(error)}); it is damaged or "
+            "something else: fetch or train it again"
         ) from error
-    if header.get("format") != _FORMAT:
-        raise ModelError(
-            f"{path}: a safetensors file, but not a fast-style model (its header does not say "
-            f"format: {_FORMAT}); give the model.safetensors that train.py wrote"
-        )
     try:
-        model = Model(
-            arch=header["arch"],
-            width=float(header["width"]),
-            style_names=tuple(json.loads(header["style_names"])),
-            weights=weights,
-            metadata=json.loads(header["metadata"]),
-            source=path,
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"{path}: its header is incomplete or damaged ({error}); fetch or train it again"
-        ) from error
-    if model.arch not in ARCHITECTURES:
-        raise ModelError(
-            f"{path}: made for arch {model.arch!r}, and this version knows "
-            f"{', '.join(ARCHITECTURES)}; update fast-style"
-        )
-    _check_weights(path, model.arch, model.width, len(model.style_names), weights)
-    return model
+        arch, width = header["arch"], float(header["width"])
+        names, metadata = json.loads(header["style_names"]), json.loads(header["metadata"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header is incomplete or cannot be read: {error}") from error
+    return _checked_model(path, arch, width, names, weights, metadata)
 
 
 def _load_checkpoint_model(prefix: Path) -> Model:
     tensors, run = read_checkpoint(prefix)
     config = run.get("config", {})
-    arch = config.get("arch", "slim2016")
-    width = float(config.get("width", 1.0))
-    names = tuple(run.get("style_names") or (prefix.parent.name or "style",))
-    wanted = architecture(arch).shapes(width, len(names))
-    weights = {
-        name: value for name, value in tensors.items() if name in wanted or not _is_state(name)
-    }
-    _check_weights(prefix, arch, width, len(names), weights)
-    weights = {name: np.asarray(weights[name], np.float32) for name in wanted}
-    return Model(arch, width, names, weights, run, prefix)
+    if not isinstance(config, dict):
+        raise _damaged(prefix, "its configuration is not a table")
+    names = run.get("style_names") or [prefix.parent.name or "style"]
+    weights = {name: value for name, value in tensors.items() if not _is_state(name)}
+    arch, width = config.get("arch", "slim2016"), config.get("width", 1.0)
+    return _checked_model(prefix, arch, width, names, weights, run)
 
 
 def _is_state(name: str) -> bool:
@@ -322,18 +343,55 @@ def _is_state(name: str) -> bool:
     return name == STEP or last in (FIRST_MOMENT, SECOND_MOMENT) or last.startswith("beta")
 
 
+def _checked_model(
+    source: Path,
+    arch: Any,
+    width: Any,
+    style_names: Any,
+    weights: Mapping[str, np.ndarray],
+    metadata: Any,
+) -> Model:
+    """Builds a model from what a file says, of which nothing is taken for granted.
+
+    Raises:
+      ModelError: If any of it is not as `Model` describes it.
+    """
+    if arch not in tuple(ARCHITECTURES):
+        raise ModelError(
+            f"{source}: made for arch {arch!r}, and this version knows "
+            f"{', '.join(ARCHITECTURES)}; update fast-style"
+        )
+    if not isinstance(width, int | float) or not 0 < width <= _WIDEST:
+        raise _damaged(source, f"its width is {width!r}")
+    named = isinstance(style_names, list) and all(isinstance(name, str) for name in style_names)
+    if not named or not style_names:
+        raise _damaged(source, f"its style names are {style_names!r}")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("config", {}), dict):
+        raise _damaged(source, "its metadata is not a table")
+    try:
+        wanted = architecture(arch).shapes(float(width), len(style_names))
+    except ValueError as error:
+        raise _damaged(source, str(error)) from error
+    _check_weights(source, arch, wanted, weights)
+    floats = {name: np.asarray(weights[name], np.float32) for name in wanted}
+    return Model(arch, float(width), tuple(style_names), floats, metadata, source)
+
+
+def _damaged(source: Path, what: str) -> ModelError:
+    return ModelError(f"{source}: the file is damaged ({what}); fetch or train it again")
+
+
 def _check_weights(
-    source: Path, arch: str, width: float, styles: int, weights: Mapping[str, np.ndarray]
+    source: Path,
+    arch: str,
+    wanted: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, np.ndarray],
 ) -> None:
-    """Names every weight that is missing, unexpected or of another shape.
+    """Names every weight that is missing, unexpected, of another shape, or not a number.
 
     Raises:
       ModelError: If there is any.
     """
-    try:
-        wanted = architecture(arch).shapes(width, styles)
-    except ValueError as error:
-        raise ModelError(f"{source}: {error}; the file is damaged") from error
     problems = [
         *_listed("missing", (name for name in wanted if name not in weights)),
         *_listed("unexpected", (name for name in weights if name not in wanted)),
@@ -351,6 +409,20 @@ def _check_weights(
             f"{source}: does not hold the weights of arch {arch}: {'; '.join(problems)}; "
             "give a model of this tool, or a checkpoint of the same architecture"
         )
+    broken = [name for name in wanted if not _is_finite(weights[name])]
+    if broken:
+        raise ModelError(
+            f"{source}: {_listed('weights', broken)[0]} hold values that are not finite numbers; "
+            "the training has diverged or the file is damaged, so use an earlier checkpoint or "
+            "train again"
+        )
+
+
+def _is_finite(weight: np.ndarray) -> bool:
+    try:
+        return bool(np.isfinite(weight).all())
+    except TypeError:  # Text.
+        return False
 
 
 def _listed(what: str, names: Iterable[str]) -> list[str]:

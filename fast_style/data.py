@@ -25,7 +25,9 @@ _MOST_WARNINGS = 20
 _ORDER, _CROP = 1, 2  # Keep the random streams of one seed apart.
 
 
-def find_photos(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+def find_photos(
+    folder: str | os.PathLike[str], *, advice: str = _WHAT_TO_SET
+) -> tuple[Path, ...]:
     """Lists the pictures in a folder and the folders below it.
 
     Files count by their ending (`images.INPUT_SUFFIXES`, in any case); they are not opened. Names
@@ -33,6 +35,7 @@ def find_photos(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
 
     Args:
       folder: Where to search.
+      advice: Ends the message of an error: what whoever named the folder can do.
 
     Returns:
       The paths, each below `folder`, sorted by their '/'-separated path within it, character by
@@ -43,9 +46,9 @@ def find_photos(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     """
     root, name = Path(folder), printable(folder)
     if not os.path.exists(root):
-        raise DataError(f"{name}: no such folder of photos; {_WHAT_TO_SET}")
+        raise DataError(f"{name}: no such folder of photos; {advice}")
     if not os.path.isdir(root):
-        raise DataError(f"{name}: this is a file, not a folder of photos; {_WHAT_TO_SET}")
+        raise DataError(f"{name}: this is a file, not a folder of photos; {advice}")
     photos: list[str] = []
     others = 0
     seen: set[tuple[int, int]] = set()
@@ -62,9 +65,8 @@ def find_photos(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         except OSError as error:
             reason = error.strerror or str(error)
             if not inside:
-                raise DataError(
-                    f"{name}: cannot list this folder ({reason}); {_WHAT_TO_SET}"
-                ) from (error)
+                message = f"{name}: cannot list this folder ({reason}); {advice}"
+                raise DataError(message) from error
             _log.warning("%s: folder left out (%s)", printable(root / inside), reason)
             continue
         for entry in entries:
@@ -83,7 +85,7 @@ def find_photos(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
                 others += 1
     if not photos:
         found = f"none of its {others} files is a picture" if others else "it is empty"
-        raise DataError(f"{name}: no photos in this folder ({found}); {_WHAT_TO_SET}")
+        raise DataError(f"{name}: no photos in this folder ({found}); {advice}")
     return tuple(root / path for path in sorted(photos))
 
 

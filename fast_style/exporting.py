@@ -13,8 +13,11 @@ import tensorflow as tf
 
 from fast_style.checkpoints import Model
 from fast_style.errors import FastStyleError
-from fast_style.files import make_folder
+from fast_style.files import make_folder, reason
 from fast_style.stylize import make_stylize_function
+
+# What TensorFlow puts into the folder of a SavedModel.
+_OWN_ENTRIES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
 
 
 def export_saved_model(model: Model, folder: str | os.PathLike[str], *, precision: str) -> Path:
@@ -36,10 +39,7 @@ def export_saved_model(model: Model, folder: str | os.PathLike[str], *, precisio
       FastStyleError: If the folder holds something else, or cannot be written.
     """
     target = Path(folder)
-    if target.exists() and not (target / "saved_model.pb").is_file() and any(_entries(target)):
-        raise FastStyleError(
-            f"{target}: already exists and is not a SavedModel; choose another folder with -o"
-        )
+    _check_replaceable(target)
     run = make_stylize_function(model, precision)
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     mix = tf.TensorSpec([None, len(model.style_names)], tf.float32, name="style_weights")
@@ -58,13 +58,32 @@ def export_saved_model(model: Model, folder: str | os.PathLike[str], *, precisio
 
     module = tf.Module()
     module.serving_default = serving_default
-    with _replaced_folder(target) as aside:
+    with _replaced_folder(target.resolve()) as aside:  # Through links, to what they show.
         tf.saved_model.save(module, str(aside), signatures={"serving_default": serving_default})
     return target
 
 
-def _entries(path: Path) -> list[Path]:
-    return list(path.iterdir()) if path.is_dir() else [path]
+def _check_replaceable(target: Path) -> None:
+    """Refuses to write over anything that is not an earlier export.
+
+    Raises:
+      FastStyleError: If `target` is a file, holds other things, or holds this process itself.
+    """
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise FastStyleError(f"{target}: is a file, not a folder; choose another place with -o")
+    if Path.cwd().is_relative_to(target.resolve()):
+        raise FastStyleError(
+            f"{target}: is the current folder or holds it; give the export a folder of its own "
+            "with -o"
+        )
+    others = sorted(path.name for path in target.iterdir() if path.name not in _OWN_ENTRIES)
+    if others:
+        raise FastStyleError(
+            f"{target}: already exists and holds other things than a SavedModel ({others[0]}); "
+            "choose another folder with -o"
+        )
 
 
 @contextlib.contextmanager
@@ -79,9 +98,8 @@ def _replaced_folder(target: Path) -> Iterator[Path]:
             target.rename(old)
         aside.rename(target)
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", str(error))
         raise FastStyleError(
-            f"{target}: cannot write this folder ({reason}); "
+            f"{target}: cannot write this folder ({reason(error)}); "
             "choose another place, free some space or change its permissions"
         ) from error
     finally:

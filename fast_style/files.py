@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +14,20 @@ from fast_style.errors import FastStyleError
 
 
 def fsync_path(path: str | os.PathLike[str]) -> None:
-    """Flushes a file or a folder's entries to disk, so that it survives a power cut."""
+    """Flushes a file or a folder's entries to disk, so that it survives a power cut.
+
+    Raises:
+      OSError: If the disk is full or broken, which some systems only notice now.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # A folder cannot be opened on some systems; its entries flush by themselves.
         return
     try:
         os.fsync(descriptor)
-    except OSError:
-        pass
+    except OSError as error:  # Some file systems do not offer it; that is no failure.
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
     finally:
         os.close(descriptor)
 
@@ -36,10 +43,32 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FastStyleError(
-            f"{folder}: cannot create this folder ({_reason(error)}); "
+            f"{folder}: cannot create this folder ({reason(error)}); "
             "choose another place or change its permissions"
         ) from error
     return folder
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Finds out whether `make_folder` would succeed and files could be written, writing nothing.
+
+    Raises:
+      FastStyleError: If a file is in the folder's place or above it, or writing is not permitted.
+    """
+    folder = Path(path).absolute()
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            break
+    if not place.is_dir():
+        reason = f"{place} is not a folder"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        reason = f"no permission to write in {place}"
+    else:
+        return
+    raise FastStyleError(
+        f"{path}: cannot write to this folder ({reason}); "
+        "choose another place or change its permissions"
+    )
 
 
 @contextlib.contextmanager
@@ -54,7 +83,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     make_folder(target.parent)
-    aside = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.partial{target.suffix}")
+    # Cut, because names have at most 255 bytes and a character up to 4.
+    stem = target.stem[:40]
+    aside = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{target.suffix}")
     try:
         yield aside
         fsync_path(aside)
@@ -65,7 +96,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if error.errno is None:
             raise
         raise FastStyleError(
-            f"{target}: cannot write this file ({_reason(error)}); "
+            f"{target}: cannot write this file ({reason(error)}); "
             "choose another place, free some space or change its permissions"
         ) from error
     finally:
@@ -73,5 +104,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def reason(error: Exception) -> str:
+    """Returns why the system refused, in its own words: 'No space left on device'.
+
+    Args:
+      error: An OSError, or TensorFlow's error for one, whose message also names its internals.
+    """
+    words = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    return re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", words).rsplit("; ", 1)[-1].strip()

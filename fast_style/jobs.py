@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fast_style.stylize import Stylizer
 
 _DEFAULT_FOLDER = Path("generated")
+_ADVICE = "give pictures, or a folder of some"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
     found: list[tuple[Path, Path]] = []  # (picture, its place relative to the output folder)
     for source in map(Path, sources):
         if source.is_dir():
-            found += [(path, path.relative_to(source)) for path in find_photos(source)]
+            found += [(path, path.relative_to(source)) for path in find_photos(source, advice=_ADVICE)]
         else:
             found.append((source, Path(source.name)))
     single_file = output is not None and _names_a_file(Path(output), sources)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -198,9 +199,15 @@ def _open_checkpoint(file: Path, network_name: str) -> dict[str, Callable[[], An
 
 def _open_npz(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
     del network_name
-    # Never unpickles: weights come from strangers, and a pickle runs what it likes.
-    archive = np.load(file, allow_pickle=False)
-    return {name: _later(archive.__getitem__, name) for name in archive.files}
+    archive = zipfile.ZipFile(file)
+
+    def read(member: str) -> np.ndarray:
+        with archive.open(member) as stream:
+            # Never unpickles: weights come from strangers, and a pickle runs what it likes.
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+    members = [member for member in archive.namelist() if member.endswith(".npy")]
+    return {member.removesuffix(".npy"): _later(read, member) for member in members}
 
 
 def _open_safetensors(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:

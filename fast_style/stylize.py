@@ -89,10 +89,15 @@ class Stylizer:
           ValueError: If not.
         """
         names = self.model.style_names
-        if len(style_weights) != len(names) or not np.isfinite(style_weights).all():
+        try:
+            with np.errstate(over="ignore"):  # Too large for the net is as bad as infinite.
+                given = np.asarray(style_weights, np.float64).astype(np.float32)
+        except (TypeError, ValueError):  # Text, or lists of unequal length.
+            given = np.array(np.nan)
+        if given.shape != (len(names),) or not np.isfinite(given).all():
             raise ValueError(
                 f"expected {len(names)} finite numbers, for {', '.join(names)}, "
-                f"got {list(style_weights)}"
+                f"got {style_weights}"
             )
 
 
@@ -113,7 +118,12 @@ def make_stylize_function(model: Model, precision: str) -> Any:
     """Returns the compiled net: (uint8 [N, H, W, 3], float32 [N, S]) -> uint8 [N, H, W, 3].
 
     Weights are constants of the graph, so that what depends on them alone is computed once.
+
+    Raises:
+      ValueError: If `precision` is not 'float32' or 'bfloat16'.
     """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision: expected float32 or bfloat16, got {precision!r}")
 
     @tf.function(
         input_signature=[

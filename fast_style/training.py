@@ -31,8 +31,9 @@ from fast_style.checkpoints import (
 )
 from fast_style.config import RunConfig, StyleSpec
 from fast_style.data import PhotoStream, find_photos
-from fast_style.errors import ConfigError, FastStyleError, ImageError, ModelError
-from fast_style.files import make_folder
+from fast_style.errors import ConfigError, DataError, FastStyleError, ImageError, ModelError
+from fast_style.fetch import ASSETS
+from fast_style.files import check_folder, make_folder
 from fast_style.hardware import describe_device, resolve_precision
 from fast_style.images import (
     cover_crop,
@@ -370,6 +371,30 @@ def build_objective(
     )
 
 
+def _find_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Lists the photos to train on and the held-out ones.
+
+    Raises:
+      DataError: If there are none, or fewer than one batch needs.
+    """
+    sets = [
+        f"`python -m fast_style fetch {asset.name}` ({asset.size_bytes / 1e9:.1f} GB)"
+        for asset in sorted(ASSETS.values(), key=lambda asset: asset.size_bytes)
+        if asset.kind == "zip"
+    ]
+    photos = find_photos(
+        config.dataset,
+        advice="point `dataset` at a folder of your own (any photos will do),\n"
+        f"or get some with {' or '.join(sets)} and use the folder that it names",
+    )
+    # Built only for its check of the batch size, before anything slow.
+    PhotoStream(photos, image_size=config.image_size, batch_size=config.batch_size).close()
+    if config.val_dataset is None:
+        return photos, ()
+    advice = "point `val_dataset` at a folder of photos, or remove this key"
+    return photos, find_photos(config.val_dataset, advice=advice)
+
+
 def total_steps(config: RunConfig, photos: int) -> int:
     """Returns the steps of a whole run: `steps`, or `epoch` passes over the photos."""
     if config.steps is not None:
@@ -481,16 +506,17 @@ def train(
         loss stops being finite, with the last good checkpoint left intact.
     """
     observer = observer or TrainObserver()
+    folder = config.run_folder
+    for place in (folder, GENERATED_FOLDER):
+        check_folder(place)
     pictures = load_style_pictures(config)
-    photos = find_photos(config.dataset)
-    validation_photos = find_photos(config.val_dataset) if config.val_dataset else ()
+    photos, validation_photos = _find_photos(config)
     steps = total_steps(config, len(photos))
     precision = resolve_precision(config.precision)
     network = build_network(config, precision)
     preview = _preview_picture(config, photos)
     notes: list[str] = []
 
-    folder = config.run_folder
     checkpoint = None if fresh else newest_checkpoint(folder)
     if checkpoint is None:
         state = TrainState(_initial_weights(config))
@@ -501,8 +527,6 @@ def train(
         state = TrainState(init_weights(config.arch, width=config.width, styles=styles))
         state.restore(checkpoint, tensors)
     start_step = int(state.step.numpy())
-    batch_check = PhotoStream(photos, image_size=config.image_size, batch_size=config.batch_size)
-    batch_check.close()
 
     if fresh and (aside := set_aside(folder)):
         notes.append(f"the run that was in {folder} is now in {aside}")
@@ -599,6 +623,8 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
                     saved = step
         except KeyboardInterrupt:
             interrupted = True
+            # It may have come between the update and our count of it.
+            step = int(run.state.step.numpy())
     if saved != step or not (config.run_folder / MODEL_FILE).is_file():
         _save(run, step, observer)
     return TrainResult(
@@ -686,12 +712,15 @@ def _preview_picture(config: RunConfig, photos: tuple[Path, ...]) -> np.ndarray:
             return fit_long_side(read_image(config.preview_image), PREVIEW_SIZE)
         except ImageError as error:
             raise ConfigError(f"{config.naming}: preview", [f"preview_image: {error}"]) from error
+    reason = ""
     for path in photos:
         try:
             return fit_long_side(read_image(path), PREVIEW_SIZE)
-        except ImageError:
-            continue
-    return np.zeros([64, 64, 3], np.uint8)  # No photo can be read; the stream says so in full.
+        except ImageError as error:
+            reason = reason or str(error)
+    raise DataError(
+        f"{config.dataset}: none of its {len(photos)} photos can be read; for example, {reason}"
+    )
 
 
 def _write_preview(run: _Run, step: int) -> None:

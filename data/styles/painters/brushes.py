@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fields import Sheet, blur, noise, slope
+from .fields import Rng, Sheet, blur, noise, slope
 
 # How many strokes are worked out at once; bounds the memory, changes nothing else.
 CHUNK = 3000
@@ -42,7 +42,7 @@ def trace(
     return np.stack(halves[0][::-1] + middle + halves[1], axis=1)
 
 
-def scatter(sheet: Sheet, spacing: float, rng: np.random.Generator) -> np.ndarray:
+def scatter(sheet: Sheet, spacing: float, rng: Rng) -> np.ndarray:
     """Returns the points [N, 2] of a shaken grid that overlaps the borders, in random order."""
     wide, high = sheet.extent
     x, y = np.meshgrid(
@@ -88,7 +88,7 @@ class Canvas:
         paths: np.ndarray,
         widths: np.ndarray,
         colours: np.ndarray,
-        rng: np.random.Generator,
+        rng: Rng,
         *,
         bristle: float = 1.8,
         streak: float = 0.05,
@@ -120,14 +120,16 @@ class Canvas:
                 paths[part], widths[part], colours[part], rng, bristle, streak, chroma,
                 ragged, taper, share, body, self._scale,
             )  # fmt: skip
-            for line, (red, green, blue), height, pen in zip(lines, shade, thick, pens):
+            for line, (red, green, blue), height, pen in zip(
+                lines, shade, thick, pens, strict=True
+            ):
                 self._draw.line(line, fill=(red, green, blue, height), width=pen)
 
     def cover(
         self,
         reference: np.ndarray,
         angle: np.ndarray,
-        rng: np.random.Generator,
+        rng: Rng,
         *,
         spacing: float,
         length: float,
@@ -292,7 +294,7 @@ def relief(
     return picture * (1 + facing) + gloss * shine * 4
 
 
-def weave(sheet: Sheet, rng: np.random.Generator, pitch: float = 3.2) -> np.ndarray:
+def weave(sheet: Sheet, rng: Rng, pitch: float = 3.2) -> np.ndarray:
     """Returns the relief of a linen canvas, [H, W] of mean 0 and about -1..1."""
     x, y = sheet.grid()
     x = x + 1.2 * noise(sheet, 60, rng, octaves=2)

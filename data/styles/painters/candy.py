@@ -8,12 +8,21 @@ import numpy as np
 
 from .brushes import Canvas, relief, scatter, varnish, weave
 from .fields import (
-    Sheet, blur, colour, contour_angle, mix, noise, palette, smoothstep,
-)  # fmt: skip
+    Rng,
+    Sheet,
+    blur,
+    colour,
+    contour_angle,
+    mix,
+    noise,
+    palette,
+    smoothstep,
+)
 
 INK = colour("0b1236")
 SWEETS = palette(
-    "d8142f ff6a13 ffeecb 149a9c f5a623 b80f2e f24a66 23b3a6 fbdc9a 1d3180 ff8a2a c81e34 ffc04d e8401c"
+    "d8142f ff6a13 ffeecb 149a9c f5a623 b80f2e f24a66 "
+    "23b3a6 fbdc9a 1d3180 ff8a2a c81e34 ffc04d e8401c"
 )
 GROUND = palette("c8102e 0b1b54 e8401c 0e7f95 f39a1e 7c1246 1a3fa0 f0c987 d9252a 0c5f78")
 
@@ -31,7 +40,7 @@ class Disc:
     colours: np.ndarray
 
 
-def paint_candy(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_candy(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     reference, angle, lines = _wrappers(sheet, rng)
@@ -59,7 +68,7 @@ def paint_candy(size: int, rng: np.random.Generator) -> np.ndarray:
     return varnish(relief(picture, height, depth=1.0, gloss=0.5), contrast=0.35, saturation=1.08)
 
 
-def _wrappers(sheet: Sheet, rng):
+def _wrappers(sheet: Sheet, rng: Rng):
     """Returns the ground's colours, directions and contours: swirling coloured bands."""
     x, y = sheet.grid()
     swirl = 1.1 * noise(sheet, 420, rng, octaves=3, gain=0.45)
@@ -76,7 +85,7 @@ def _wrappers(sheet: Sheet, rng):
     return shade, contour_angle(swirl), lines
 
 
-def _discs(sheet: Sheet, rng) -> list[Disc]:
+def _discs(sheet: Sheet, rng: Rng) -> list[Disc]:
     """Returns the sweets from the back to the front: a crowd, then the large ones."""
     large = [
         (430, 600, 318), (1030, 330, 262), (965, 890, 205), (120, 150, 172), (640, 118, 138),
@@ -111,7 +120,7 @@ def _discs(sheet: Sheet, rng) -> list[Disc]:
     return discs
 
 
-def _lay(sheet: Sheet, disc: Disc, reference, angle, lines, rng):
+def _lay(sheet: Sheet, disc: Disc, reference, angle, lines, rng: Rng):
     """Returns the colours, directions and contours with a sweet and its shadow on top."""
     x, y = sheet.grid()
     wobble = noise(sheet, 70, rng, octaves=2)
@@ -150,7 +159,7 @@ def _lay(sheet: Sheet, disc: Disc, reference, angle, lines, rng):
     return reference, np.where(inside > 0.5, turn, angle), lines
 
 
-def _dabs(canvas: Canvas, discs: list[Disc], rng) -> None:
+def _dabs(canvas: Canvas, discs: list[Disc], rng: Rng) -> None:
     """Sets rows of thick dabs along the rings, and sprinkles between the sweets."""
     rows = []
     for disc in discs:
@@ -188,7 +197,7 @@ def _dabs(canvas: Canvas, discs: list[Disc], rng) -> None:
     )
 
 
-def _gloss(canvas: Canvas, discs: list[Disc], rng) -> None:
+def _gloss(canvas: Canvas, discs: list[Disc], rng: Rng) -> None:
     """Draws the cream highlights on the sweets' upper left."""
     for disc in discs:
         for ring, spread, width in ((0.82, 0.55, 0.07), (0.58, 0.3, 0.045)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .brushes import Canvas, relief, varnish, weave
-from .fields import Sheet, blur, colour, mix, noise, palette, smoothstep
+from .fields import Rng, Sheet, blur, colour, mix, noise, palette, smoothstep
 from .planes import Collage
 
 HUES = palette(
@@ -25,7 +27,7 @@ ARCS = [
 ]  # fmt: skip
 
 
-def paint_cubist(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_cubist(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     collage, shards = _shards(sheet, rng)
@@ -36,35 +38,11 @@ def paint_cubist(size: int, rng: np.random.Generator) -> np.ndarray:
     away = np.hypot((x - 640) / 640, (y - 500) / 512) + 0.12 * noise(sheet, 260, rng, octaves=2)
     reference = reference * (1.28 - 0.5 * smoothstep(0.15, 1.25, away))[..., None]
     canvas = Canvas(sheet, np.clip(reference, 0, 1))
-    soft = {"chroma": 0.15, "streak": 0.035}
-    canvas.cover(
-        reference, angle, rng, spacing=11, length=42, width=13, jitter=0.025, stop=0.14, **soft
-    )
-    canvas.cover(
-        reference,
-        angle,
-        rng,
-        spacing=8,
-        length=28,
-        width=7,
-        jitter=0.04,
-        stop=0.1,
-        ragged=0.35,
-        **soft,
-    )
+    stroke = partial(canvas.cover, reference, angle, rng, chroma=0.15, streak=0.035)
+    stroke(spacing=11, length=42, width=13, jitter=0.025, stop=0.14)
+    stroke(spacing=8, length=28, width=7, jitter=0.04, stop=0.1, ragged=0.35)
     near = np.clip(0.1 + 3 * blur(edges, 4 * sheet.unit), 0, 1)
-    canvas.cover(
-        reference,
-        angle,
-        rng,
-        spacing=4,
-        length=18,
-        width=3.2,
-        jitter=0.03,
-        stop=0.1,
-        where=near,
-        **soft,
-    )
+    stroke(spacing=4, length=18, width=3.2, jitter=0.03, stop=0.1, where=near)
     picture, height = canvas.read()
     canvas = Canvas(sheet, mix(picture, reference, 0.3), height)
     _hatch(canvas, shards, rng)
@@ -79,7 +57,7 @@ def paint_cubist(size: int, rng: np.random.Generator) -> np.ndarray:
     return varnish(relief(picture, height, depth=0.85, gloss=0.2), contrast=0.45, saturation=1.15)
 
 
-def _shards(sheet: Sheet, rng) -> tuple[Collage, list[np.ndarray]]:
+def _shards(sheet: Sheet, rng: Rng) -> tuple[Collage, list[np.ndarray]]:
     """Returns the shards laid over each other, and the corners of each."""
     base = noise(sheet, 420, rng, octaves=3)
     ground = mix(colour("4c4238"), colour("b39c6c"), smoothstep(-1.4, 1.4, base))
@@ -105,7 +83,7 @@ def _shards(sheet: Sheet, rng) -> tuple[Collage, list[np.ndarray]]:
     return collage, shards
 
 
-def _corners(middle, reach: float, rng) -> np.ndarray:
+def _corners(middle, reach: float, rng: Rng) -> np.ndarray:
     """Returns the corners of a triangle to pentagon about a point, in turning order."""
     count = int(rng.choice([3, 4, 4, 5]))
     turns = np.sort(rng.choice(np.concatenate([LEADS, LEADS + np.pi]), count, replace=False))
@@ -114,7 +92,7 @@ def _corners(middle, reach: float, rng) -> np.ndarray:
     return middle + np.column_stack([np.cos(turns), np.sin(turns)]) * out[:, None]
 
 
-def _guitar(sheet: Sheet, picture, edges, rng):
+def _guitar(sheet: Sheet, picture, edges, rng: Rng):
     """Returns the picture with the broken curves of the still life, and the edges."""
     x, y = sheet.grid()
     for cx, cy, radius, low, high in ARCS:
@@ -135,7 +113,7 @@ def _guitar(sheet: Sheet, picture, edges, rng):
     return mix(picture, DARK, 0.8 * hole), edges
 
 
-def _hatch(canvas: Canvas, shards, rng) -> None:
+def _hatch(canvas: Canvas, shards, rng: Rng) -> None:
     """Hatches some shards from one side, in dark, rust or cream lines."""
     for corners in shards:
         if rng.random() < 0.5:
@@ -159,7 +137,7 @@ def _hatch(canvas: Canvas, shards, rng) -> None:
         )  # fmt: skip
 
 
-def _lines(canvas: Canvas, shards, rng) -> None:
+def _lines(canvas: Canvas, shards, rng: Rng) -> None:
     """Draws contours that overshoot the shards' corners, and the guitar's strings."""
     for corners in shards[::2]:
         pick = int(rng.integers(len(corners)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .brushes import Canvas, relief, scatter, trace, varnish, weave
-from .fields import Sheet, blur, colour, mix, noise, palette, ramp, smoothstep
+from .fields import Rng, Sheet, blur, colour, mix, noise, palette, ramp, smoothstep
 
 DARK = colour("0d0b1c")
 # Each scheme runs from the quill outwards; the plumage drifts from one to the next.
@@ -24,7 +24,7 @@ ROOT = np.array([-60.0, 1180.0])
 BARB = 7  # pieces that a barb is coloured in
 
 
-def paint_feathers(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_feathers(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     x, y = sheet.grid()
@@ -53,7 +53,15 @@ def paint_feathers(size: int, rng: np.random.Generator) -> np.ndarray:
     return varnish(picture, contrast=0.35, saturation=1.12)
 
 
-def _layer(canvas: Canvas, angle, tint, spacing: float, length: float, share: float, rng) -> None:
+def _layer(
+    canvas: Canvas,
+    angle,
+    tint,
+    spacing: float,
+    length: float,
+    share: float,
+    rng: Rng,
+) -> None:
     """Lays one layer of feathers like shingles: each tip over the root of the next."""
     sheet = canvas.sheet
     starts = scatter(sheet, spacing, rng)
@@ -63,11 +71,11 @@ def _layer(canvas: Canvas, angle, tint, spacing: float, length: float, share: fl
     lengths = length * rng.uniform(0.75, 1.25, len(starts))
     quills = trace(sheet, angle, starts, lengths, 25)
     tones = sheet.sample(tint, starts)
-    for quill, tone, size in zip(quills, tones, lengths):
+    for quill, tone, size in zip(quills, tones, lengths, strict=True):
         _feather(canvas, quill, float(tone), float(size), rng)
 
 
-def _feather(canvas: Canvas, quill: np.ndarray, tone: float, length: float, rng) -> None:
+def _feather(canvas: Canvas, quill: np.ndarray, tone: float, length: float, rng: Rng) -> None:
     """Draws one feather: its shadow, its barbs on both sides, and its quill."""
     count = int(np.clip(length / 2.1, 40, 240))
     s = np.linspace(0.06, 1.0, count)
@@ -144,7 +152,7 @@ def _pattern(s, q, scheme, other, kind: int, stripes: float, phase: float) -> np
     return shade
 
 
-def _down(canvas: Canvas, angle, tint, rng) -> None:
+def _down(canvas: Canvas, angle, tint, rng: Rng) -> None:
     """Strews loose barbs and gold flecks along the flow."""
     sheet = canvas.sheet
     starts = scatter(sheet, 40, rng)
@@ -154,6 +162,7 @@ def _down(canvas: Canvas, angle, tint, rng) -> None:
     index = np.floor(sheet.sample(tint, starts) + rng.normal(0, 1, len(starts))).astype(int)
     shades = SCHEMES[index % len(SCHEMES), rng.integers(3, 5, len(starts))]
     swell = np.sin(np.linspace(0.05, np.pi - 0.05, 9))
-    for path, shade, pen in zip(paths, shades, rng.uniform(1.4, 3.0, len(starts))):
+    pens = rng.uniform(1.4, 3.0, len(starts))
+    for path, shade, pen in zip(paths, shades, pens, strict=True):
         canvas.ink(path + 1.0, (pen + 1.2) * swell, DARK)
         canvas.ink(path, pen * swell, shade, thickness=0.9)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+Rng = np.random.Generator
+
 LONG_SIDE = 1280.0
 SHORT_SIDE = 1024.0
 
@@ -74,7 +76,9 @@ def mix(a: np.ndarray, b: np.ndarray, amount: np.ndarray | float) -> np.ndarray:
     return a * (1 - part) + b * part
 
 
-def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def smoothstep(
+    low: float | np.ndarray, high: float | np.ndarray, x: np.ndarray | float
+) -> np.ndarray:
     """Returns 0 below low, 1 above high and a smooth rise between (falling if low > high)."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
@@ -83,7 +87,7 @@ def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
 def noise(
     sheet: Sheet,
     cell: float,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     octaves: int = 1,
     gain: float = 0.5,
@@ -103,12 +107,11 @@ def noise(
     strength = 1.0
     for octave in range(octaves):
         wide, high = (cell * s * 0.5**octave for s in stretch)
-        columns, rows = (
-            int(np.ceil(side / step)) + 3 for side, step in zip(sheet.extent, (wide, high))
-        )
+        across, down = sheet.extent[0] / wide, sheet.extent[1] / high
+        rows, columns = int(np.ceil(down)) + 3, int(np.ceil(across)) + 3
         lattice = rng.standard_normal((rows, columns)).astype(np.float32)
         left, top = rng.random(2) + 0.5
-        box = (left, top, left + sheet.extent[0] / wide, top + sheet.extent[1] / high)
+        box = (left, top, left + across, top + down)
         grown = Image.fromarray(lattice).resize(
             (sheet.width, sheet.height), Image.Resampling.BICUBIC, box=box
         )

@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from .brushes import relief, scatter, varnish
-from .fields import Sheet, blur, cells, colour, contour_angle, mix, noise, palette, smoothstep
+from .fields import Rng, Sheet, blur, cells, colour, contour_angle, mix, noise, palette, smoothstep
 
 # Length of a cell against its width.
 RATIO = 1.55
 LEAD = colour("14100f")
+PLUMES = (
+    "c4283a e2553f 8f1c3c f08a4a",
+    "7a2a7c a8479a 4c1f66 d67fb0",
+    "e08a28 f3b94a c4621f f9df8a",
+    "1f8a8c 49b8a4 14606e a4dcb4",
+)
 SUN = np.array([930.0, 285.0])
 
 
@@ -43,7 +49,7 @@ class Scene:
         self.palettes.append(palette(codes))
 
 
-def paint_mosaic(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_mosaic(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     x, y = sheet.grid()
@@ -89,7 +95,7 @@ def _settle(size: int, seeds: np.ndarray, angle: np.ndarray, sheet: Sheet) -> np
     return seeds
 
 
-def _glass(scene: Scene, seeds: np.ndarray, owner: np.ndarray, rng) -> np.ndarray:
+def _glass(scene: Scene, seeds: np.ndarray, owner: np.ndarray, rng: Rng) -> np.ndarray:
     """Returns every pixel's glass: its region's colours in rows, each cell a little apart."""
     sheet = scene.sheet
     row = sheet.sample(scene.flow, seeds) / 40 + rng.normal(0, 0.22, len(seeds))
@@ -105,7 +111,7 @@ def _glass(scene: Scene, seeds: np.ndarray, owner: np.ndarray, rng) -> np.ndarra
     return np.clip(shade, 0.02, 1)
 
 
-def _compose(sheet: Sheet, rng) -> Scene:
+def _compose(sheet: Sheet, rng: Rng) -> Scene:
     """Returns the scene, from the sky to the bird."""
     x, y = sheet.grid()
     scene = Scene(sheet)
@@ -150,8 +156,8 @@ def _tree(scene: Scene, x, y, warp) -> None:
         "5b2f24 8a4b2c 3f2026 a9683a 6e3a2a",
     )
     crowns = [
-        (90, 260, 118), (250, 150, 132), (345, 300, 104), (140, 410, 92), (60, 110, 88), (330, 430, 72),
-        (215, 300, 96),
+        (90, 260, 118), (250, 150, 132), (345, 300, 104), (140, 410, 92), (60, 110, 88),
+        (330, 430, 72), (215, 300, 96),
     ]  # fmt: skip
     codes = ("2f7d4f 57a35a 1f5c4a 9cc25a 3b8f63", "4f8f3a 86b548 2f6b3f c9cf5a 6aa04a")
     for k, (cx, cy, radius) in enumerate(crowns):
@@ -183,9 +189,9 @@ def _bird(scene: Scene, x, y, warp) -> None:
     for k in range(6):
         t = np.clip((x - 690) / 520, 0, 1)
         middle = 640 + (k - 2.2) * (14 + 74 * t) + 120 * t**2 - 60 * np.sin(2.6 * t)
-        half = (16 + 22 * t) * (x > 640) * smoothstep(1.0, 0.93, (x - 690) / 520)
-        codes = ("c4283a e2553f 8f1c3c f08a4a", "7a2a7c a8479a 4c1f66 d67fb0", "e08a28 f3b94a c4621f f9df8a",
-                 "1f8a8c 49b8a4 14606e a4dcb4")[k % 4]  # fmt: skip
+        here = (x > 640) * smoothstep(1.0, 0.93, (x - 690) / 520)
+        half = (16 + 22 * t) * here - 14 * (1 - here)
+        codes = PLUMES[k % len(PLUMES)]
         scene.add(half - np.abs(y - middle), (y - middle) * 1.1, codes, line=4.5)
         tip = np.hypot(x - 1175, y - np.interp(1.0, [0, 1], [0, 640 + (k - 2.2) * 88 + 120 - 31]))
         scene.add(31 - tip, tip, "f6d765 2c3f8c f2ead0 1b7f86", line=4)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .fields import Sheet, contour_angle, mix, noise, smoothstep
+from .fields import Rng, Sheet, contour_angle, mix, noise, smoothstep
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,14 @@ class Collage:
       edges: [H, W], 1 on a contour.
     """
 
-    def __init__(self, sheet: Sheet, ground: np.ndarray, angle: np.ndarray, rng, waver: float):
+    def __init__(
+        self,
+        sheet: Sheet,
+        ground: np.ndarray,
+        angle: np.ndarray,
+        rng: Rng,
+        waver: float,
+    ):
         """Begins on a ground; `waver` is how far a hand strays from a side it draws."""
         self.sheet = sheet
         self.picture = ground.astype(np.float32)
@@ -58,7 +65,7 @@ class Collage:
         self._turn += 1
         waver = self._wavers[self._turn % len(self._wavers)][part]
         sides = []
-        for a, b, length, bulge in zip(corners, following, lengths, bulges):
+        for a, b, length, bulge in zip(corners, following, lengths, bulges, strict=True):
             ux, uy = (b - a) / length
             along = ((x - a[0]) * ux + (y - a[1]) * uy) / length
             across = (y - a[1]) * ux - (x - a[0]) * uy

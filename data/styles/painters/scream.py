@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .brushes import Canvas, relief, varnish, weave
 from .fields import (
-    Sheet, blur, colour, contour_angle, mix, noise, palette, ramp, smoothstep,
-)  # fmt: skip
+    Rng,
+    Sheet,
+    blur,
+    colour,
+    contour_angle,
+    mix,
+    noise,
+    palette,
+    smoothstep,
+)
 
 FIRE = palette(
     "c8391b f08a24 a8261a f6b544 dd5a1e f3d27a b5321f e97a20 c9d0a0 d4461c f2a03a 8fb0a0"
@@ -17,7 +27,7 @@ PLANK = palette("5b2c1d 8a4a28 b8743c 3d2330 9c6a4a 6d3b2a c9925a 45505f")
 DARK = colour("131427")
 
 
-def paint_scream(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_scream(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side (it stands upright) `size` pixels."""
     sheet = Sheet.of(size, portrait=True)
     reference, angle = _sky(sheet, rng)
@@ -40,20 +50,23 @@ def paint_scream(size: int, rng: np.random.Generator) -> np.ndarray:
     return varnish(relief(picture, height, depth=0.9, gloss=0.25), contrast=0.3, saturation=1.1)
 
 
-def _paint(canvas: Canvas, reference, angle, where, rng) -> None:
+def _paint(canvas: Canvas, reference, angle, where, rng: Rng) -> None:
     """Covers a part of the board with three layers of ever finer sinuous strokes."""
-    long = {"steps": 15, "streak": 0.06, "where": where, "confine": True}
-    canvas.cover(
-        reference, angle, rng, spacing=14, length=190, width=15, jitter=0.05, stop=0.4, **long
+    stroke = partial(
+        canvas.cover, reference, angle, rng, steps=15, streak=0.06, where=where, confine=True
     )
-    canvas.cover(
-        reference, angle, rng, spacing=11, length=160, width=8, jitter=0.06, stop=0.36,
-        ragged=0.4, taper=0.5, **long,
-    )  # fmt: skip
-    canvas.cover(
-        reference, angle, rng, spacing=9.5, length=110, width=4.5, jitter=0.08, stop=0.3,
-        ragged=0.5, taper=0.7, body=(0.5, 1.0), **long,
-    )  # fmt: skip
+    stroke(spacing=14, length=190, width=15, jitter=0.05, stop=0.4)
+    stroke(spacing=11, length=160, width=8, jitter=0.06, stop=0.36, ragged=0.4, taper=0.5)
+    stroke(
+        spacing=9.5,
+        length=110,
+        width=4.5,
+        jitter=0.08,
+        stop=0.3,
+        ragged=0.5,
+        taper=0.7,
+        body=(0.5, 1.0),
+    )
 
 
 def _bands(field: np.ndarray, colours: np.ndarray, soft: float) -> np.ndarray:
@@ -63,7 +76,7 @@ def _bands(field: np.ndarray, colours: np.ndarray, soft: float) -> np.ndarray:
     return mix(colours[index % len(colours)], colours[(index + 1) % len(colours)], share)
 
 
-def _sky(sheet: Sheet, rng):
+def _sky(sheet: Sheet, rng: Rng):
     """Returns the sky's colours and directions: long horizontal waves."""
     x, y = sheet.grid()
     sway = 34 * np.sin(x / 165 + 0.9 + y / 260) + 20 * np.sin(x / 83 + y / 110 + 2.0)
@@ -76,7 +89,7 @@ def _sky(sheet: Sheet, rng):
     return shade, contour_angle(blur(field, 2 * sheet.unit))
 
 
-def _fjord(sheet: Sheet, reference, angle, rng):
+def _fjord(sheet: Sheet, reference, angle, rng: Rng):
     """Returns the picture so far with swirling water and land before it."""
     x, y = sheet.grid()
     shore = 520 - 46 * np.sin(x / 210 + 0.4) - 26 * smoothstep(560, 1024, x) * np.sin(x / 60)
@@ -109,7 +122,7 @@ def _fjord(sheet: Sheet, reference, angle, rng):
     return mix(reference, shade, inside), turn
 
 
-def _bridge(sheet: Sheet, reference, angle, rng):
+def _bridge(sheet: Sheet, reference, angle, rng: Rng):
     """Returns the picture so far with the bridge's deck before it, and where the deck is."""
     x, y = sheet.grid()
     # Planks run to a vanishing point at the far left.
@@ -125,7 +138,7 @@ def _bridge(sheet: Sheet, reference, angle, rng):
     return mix(reference, shade, inside), np.where(inside > 0.5, heading, angle), inside
 
 
-def _walkers(sheet: Sheet, reference, angle, rng):
+def _walkers(sheet: Sheet, reference, angle, rng: Rng):
     """Returns the picture so far with swaying dark figures seen from behind, and where they are."""
     figures = np.zeros((sheet.height, sheet.width), np.float32)
     x, y = sheet.grid()
@@ -157,7 +170,7 @@ def _walkers(sheet: Sheet, reference, angle, rng):
     return reference, angle, figures
 
 
-def _rails(canvas: Canvas, rng) -> None:
+def _rails(canvas: Canvas, rng: Rng) -> None:
     """Draws the bridge's railing: three long beams and posts, in quick straight strokes."""
     far = np.array([-60.0, 500.0])
     for slant, width in ((0.36, 17), (0.455, 11), (0.556, 20)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .brushes import Canvas, relief, varnish, weave
-from .fields import Sheet, blur, colour, contour_angle, mix, noise, palette, ramp, smoothstep
+from .fields import Rng, Sheet, blur, colour, contour_angle, mix, noise, palette, ramp, smoothstep
 
 NIGHT = palette("0b1a3f 143066 1f4a92 3a70b4 6a9cc8 a3c3d0")
 HALO = palette("fff6c9 fbdc63 f2b632 c9b860 86b09c 4f86b4")
@@ -21,19 +23,17 @@ STARS = [
 WINDS = [(600, 300, 185, 1.0), (300, 500, 120, -1.0), (930, 190, 125, -1.0), (60, 330, 95, 1.0)]
 
 
-def paint_denoised_starry(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_denoised_starry(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     reference, angle = _sky(sheet, rng)
     reference, angle = _land(sheet, reference, angle, rng)
     reference, angle, flame = _cypress(sheet, reference, angle, rng)
     canvas = Canvas(sheet, reference)
-    drawn = {"stop": 0.22, "taper": 0.35, "streak": 0.045}
-    canvas.cover(reference, angle, rng, spacing=13, length=90, width=15, jitter=0.06, **drawn)
-    canvas.cover(reference, angle, rng, spacing=9, length=62, width=9, jitter=0.075, **drawn)
-    canvas.cover(
-        reference, angle, rng, spacing=8, length=44, width=6, jitter=0.09, body=(0.5, 1.0), **drawn
-    )
+    stroke = partial(canvas.cover, reference, angle, rng, stop=0.22, taper=0.35, streak=0.045)
+    stroke(spacing=13, length=90, width=15, jitter=0.06)
+    stroke(spacing=9, length=62, width=9, jitter=0.075)
+    stroke(spacing=8, length=44, width=6, jitter=0.09, body=(0.5, 1.0))
     picture, height = canvas.read()
     picture = _denoise(sheet, picture, angle)
     height = blur(height, 0.8 * sheet.unit) + 0.02 * weave(sheet, rng)
@@ -42,7 +42,7 @@ def paint_denoised_starry(size: int, rng: np.random.Generator) -> np.ndarray:
     return varnish(picture, contrast=0.35, saturation=1.18)
 
 
-def _sky(sheet: Sheet, rng) -> tuple[np.ndarray, np.ndarray]:
+def _sky(sheet: Sheet, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sky's colours and the directions of its wind."""
     x, y = sheet.grid()
     # The wind blows along the level lines of a height made of a slope, noise and whirls.
@@ -77,7 +77,7 @@ def _sky(sheet: Sheet, rng) -> tuple[np.ndarray, np.ndarray]:
     return shade, angle
 
 
-def _streaks(sheet: Sheet, bands: np.ndarray, lift: float, rng) -> np.ndarray:
+def _streaks(sheet: Sheet, bands: np.ndarray, lift: float, rng: Rng) -> np.ndarray:
     """Returns night colours in streaks along the level lines of `bands`, a period of 3 each."""
     tone = 0.5 + 0.5 * np.sin(2 * np.pi * bands / 3)
     fine = 0.5 + 0.5 * np.sin(2 * np.pi * bands * 4 / 3)
@@ -95,7 +95,7 @@ def _blend(angle: np.ndarray, other: np.ndarray, amount: np.ndarray) -> np.ndarr
     return np.arctan2(sin, cos) / 2
 
 
-def _land(sheet: Sheet, reference, angle, rng):
+def _land(sheet: Sheet, reference, angle, rng: Rng):
     """Returns the picture so far with hills, fields and a few lit houses before it."""
     x, y = sheet.grid()
     for k in range(6):
@@ -124,7 +124,7 @@ def _land(sheet: Sheet, reference, angle, rng):
     return reference, angle
 
 
-def _cypress(sheet: Sheet, reference, angle, rng):
+def _cypress(sheet: Sheet, reference, angle, rng: Rng):
     """Returns the picture so far with a tree like a dark flame before it, and where it stands."""
     x, y = sheet.grid()
     flame = np.zeros_like(x)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .brushes import Canvas, relief, varnish, weave
-from .fields import Sheet, blur, colour, contour_angle, mix, noise, palette, smoothstep
+from .fields import Rng, Sheet, blur, colour, contour_angle, mix, noise, palette, smoothstep
 from .planes import Collage
 
 DARK = colour("14131c")
@@ -35,33 +37,17 @@ HUBS = [
 ]
 
 
-def paint_udnie(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_udnie(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     collage = _planes(sheet, rng)
     reference, angle = collage.picture, collage.angle
     canvas = Canvas(sheet, reference)
-    soft = {"chroma": 0.12, "streak": 0.035}
-    canvas.cover(
-        reference, angle, rng, spacing=12, length=90, width=15, jitter=0.02, stop=0.14, **soft
-    )
-    canvas.cover(
-        reference, angle, rng, spacing=10, length=60, width=8, jitter=0.03, stop=0.1,
-        ragged=0.5, taper=0.3, **soft,
-    )  # fmt: skip
+    stroke = partial(canvas.cover, reference, angle, rng, chroma=0.12, streak=0.035)
+    stroke(spacing=12, length=90, width=15, jitter=0.02, stop=0.14)
+    stroke(spacing=10, length=60, width=8, jitter=0.03, stop=0.1, ragged=0.5, taper=0.3)
     near = np.clip(0.1 + 3 * blur(collage.edges, 4 * sheet.unit), 0, 1)
-    canvas.cover(
-        reference,
-        angle,
-        rng,
-        spacing=4,
-        length=24,
-        width=3.4,
-        jitter=0.03,
-        stop=0.1,
-        where=near,
-        **soft,
-    )
+    stroke(spacing=4, length=24, width=3.4, jitter=0.03, stop=0.1, where=near)
     picture, height = canvas.read()
     picture = mix(picture, reference, 0.4)
     worn = smoothstep(-1.4, 0.2, noise(sheet, 8, rng, octaves=3))
@@ -77,7 +63,7 @@ def paint_udnie(size: int, rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def _planes(sheet: Sheet, rng) -> Collage:
+def _planes(sheet: Sheet, rng: Rng) -> Collage:
     """Returns blades and petals, the large ones below, that wheel about the joints."""
     base = noise(sheet, 480, rng, octaves=3)
     ground = mix(colour("4e4a47"), colour("c4b394"), smoothstep(-1.2, 1.2, base))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from .brushes import Canvas, relief, varnish
-from .fields import Sheet, blur, colour, mix, noise, palette, ramp, slope, smoothstep
+from .fields import Rng, Sheet, blur, colour, mix, noise, palette, ramp, slope, smoothstep
 
 INK = colour("101c3d")
 PAPER = colour("efe3c6")
@@ -35,16 +37,16 @@ FACE = [
 ]
 
 
-def paint_wave(size: int, rng: np.random.Generator) -> np.ndarray:
+def paint_wave(size: int, rng: Rng) -> np.ndarray:
     """Returns the picture, uint8 [H, W, 3], its long side `size` pixels."""
     sheet = Sheet.of(size)
     canvas = Canvas(sheet, _sky(sheet, rng))
     _swell(canvas, 640, 26, 320, rng, pale=0.6)
-    _breaker(canvas, (640, 330), (560, 440), rng, bands=13, flip=True)
+    _breaker(canvas, (640, 330), (560, 520), rng, bands=14, flip=True)
     _swell(canvas, 760, 40, 420, rng, pale=0.3)
-    _breaker(canvas, (60, 60), (850, 800), rng, bands=17, flip=False)
+    _breaker(canvas, (60, 60), (850, 800), rng, bands=23, flip=False)
     _swell(canvas, 905, 52, 520, rng, pale=0.0)
-    _breaker(canvas, (840, 640), (520, 400), rng, bands=12, flip=True)
+    _breaker(canvas, (840, 640), (520, 430), rng, bands=12, flip=True)
     _swell(canvas, 985, 40, 460, rng, pale=0.1)
     picture, _ = canvas.read()
     return _press(sheet, picture, rng)
@@ -56,8 +58,8 @@ def curve(points, count: int) -> np.ndarray:
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, 1, 40, endpoint=False)[:, None]
     parts = [
-        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - 3 * c + d - a) * t**3)
-        for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:])
+        b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * b - 3 * c + d - a)))
+        for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True)
     ]  # fmt: skip
     line = np.concatenate([*parts, p[-2:-1]])
     run = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=-1))])
@@ -65,7 +67,7 @@ def curve(points, count: int) -> np.ndarray:
     return np.stack([np.interp(even, run, line[:, k]) for k in (0, 1)], axis=-1)
 
 
-def _sky(sheet: Sheet, rng) -> np.ndarray:
+def _sky(sheet: Sheet, rng: Rng) -> np.ndarray:
     """Returns a printed sky: streaming bands of mist with ink contours, and a pale ringed moon."""
     x, y = sheet.grid()
     stream = y / 30 + 1.9 * noise(sheet, 380, rng, octaves=2, stretch=(1.5, 0.8))
@@ -90,17 +92,17 @@ def _sky(sheet: Sheet, rng) -> np.ndarray:
     return mix(shade, INK, 0.85 * smoothstep(3.4, 1.6, np.abs(away - 86)))
 
 
-def _band(canvas: Canvas, first: np.ndarray, second: np.ndarray, dark, light, rng) -> None:
+def _band(canvas: Canvas, first: np.ndarray, second: np.ndarray, dark, light, rng: Rng) -> None:
     """Fills the strip between two lines in slices that fade from dark to light and back."""
     edge = np.linspace(0, 1, 5)
-    for low, high in zip(edge[:-1], edge[1:]):
+    for low, high in pairwise(edge):
         a = first * (1 - low) + second * low
         b = first * (1 - high) + second * high
         shade = mix(dark, light, float(low)) + rng.normal(0, 0.012, 3)
         canvas.polygon(np.concatenate([a, b[::-1]]), shade)
 
 
-def _breaker(canvas: Canvas, corner, size, rng, *, bands: int, flip: bool) -> None:
+def _breaker(canvas: Canvas, corner, size, rng: Rng, *, bands: int, flip: bool) -> None:
     """Draws a breaking wave: streaming bands from foot to tip, ink lines, and foam claws."""
     back, face = curve(BACK, 160), curve(FACE, 160)
     for line in (back, face):
@@ -114,10 +116,12 @@ def _breaker(canvas: Canvas, corner, size, rng, *, bands: int, flip: bool) -> No
     share[1:-1] += rng.normal(0, 0.15 / bands, bands - 1)
     wobble = rng.normal(0, 1, (bands + 1, 6))
     s = np.linspace(0, 1, 160)
+    turns = np.arange(1, 7)
+    waves = np.sin(np.pi * s[:, None] * turns) / turns
     lines = []
     for k, t in enumerate(share):
         line = face * (1 - t) + back * t
-        ripple = sum(wobble[k, m] * np.sin((m + 1) * np.pi * s) / (m + 1) for m in range(6))
+        ripple = waves @ wobble[k]
         inner = 0.0 if k in (0, bands) else 4.0 * unit
         lines.append(line + inner * ripple[:, None])
     tones = [BLUES[0], FOAM, BLUES[1], BLUES[3], BLUES[0], BLUES[4], BLUES[1], BLUES[2]]
@@ -149,10 +153,11 @@ def _breaker(canvas: Canvas, corner, size, rng, *, bands: int, flip: bool) -> No
     _foam(canvas, back, face, unit, rng, -1.0 if flip else 1.0)
 
 
-def _foam(canvas: Canvas, back, face, unit: float, rng, side: float) -> None:
+def _foam(canvas: Canvas, back, face, unit: float, rng: Rng, side: float) -> None:
     """Crowns a wave with foam: claws along the crest and the lip, and spray before them."""
     claws = []
     for line, low, high, count, lean in ((back, 0.40, 1.0, 30, 1.0), (face, 0.66, 1.0, 17, -1.0)):
+        _ribbon(canvas, line[int(low * 159) :], 24 * unit, side * lean, rng)
         for t in np.linspace(low, high, count):
             at = t * 159 + rng.normal(0, 0.6)
             k = int(np.clip(at, 1, 157))
@@ -188,7 +193,19 @@ def _foam(canvas: Canvas, back, face, unit: float, rng, side: float) -> None:
         canvas.polygon(spot + ring * radius, FOAM)
 
 
-def _claw(root, heading: float, length: float, bend: float, depth: int, rng) -> list:
+def _ribbon(canvas: Canvas, line, width: float, side: float, rng: Rng) -> None:
+    """Draws the foam that the claws grow from: a ribbon with a scalloped inner edge."""
+    t = np.linspace(0, 1, len(line))
+    along = np.gradient(line, axis=0)
+    inward = side * np.column_stack([-along[:, 1], along[:, 0]])
+    inward /= np.linalg.norm(inward, axis=-1, keepdims=True) + 1e-9
+    waves = np.abs(np.sin(t * len(line) / 5.5 + rng.uniform(0, 3)))
+    deep = (width * np.sin(np.pi * np.clip(t, 0.04, 0.96)) ** 0.5 * (0.55 + 0.6 * waves))[:, None]
+    for reach, shade in ((deep + 3, INK), (deep, mix(FOAM, BLUES[4], 0.25)), (0.6 * deep, FOAM)):
+        canvas.polygon(np.concatenate([line, (line + inward * reach)[::-1]]), shade)
+
+
+def _claw(root, heading: float, length: float, bend: float, depth: int, rng: Rng) -> list:
     """Returns the hooked fingers of one claw as (path, widths): a stem, then its branches."""
     t = np.linspace(0, 1, 16)
     turn = heading + bend * (0.25 * t + rng.uniform(1.3, 2.3) * t**2.2)
@@ -204,7 +221,9 @@ def _claw(root, heading: float, length: float, bend: float, depth: int, rng) -> 
     return fingers
 
 
-def _swell(canvas: Canvas, level: float, high: float, long: float, rng, *, pale: float) -> None:
+def _swell(
+    canvas: Canvas, level: float, high: float, long: float, rng: Rng, *, pale: float
+) -> None:
     """Draws a rolling sea up to a level: bands in parallel to its crest line, down to the foot."""
     x = np.linspace(-40, canvas.sheet.extent[0] + 40, 220)
     phase = rng.uniform(0, 2 * np.pi, 3)
@@ -240,7 +259,7 @@ def _swell(canvas: Canvas, level: float, high: float, long: float, rng, *, pale:
                 canvas.ink(fine, 0.4 + 1.8 * swell, mix(tone, BLUES[2], pale * 0.5))
 
 
-def _press(sheet: Sheet, picture: np.ndarray, rng) -> np.ndarray:
+def _press(sheet: Sheet, picture: np.ndarray, rng: Rng) -> np.ndarray:
     """Returns the drawing as printed: wood grain in the colour, ink wear, paper fibres."""
     x, y = sheet.grid()
     rings = y + 16 * noise(sheet, 420, rng, octaves=3) + 10 * noise(sheet, 700, rng)

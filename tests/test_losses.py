@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fast_style.losses import (
+    content_layer_losses,
+    gram_matrix,
+    style_layer_losses,
+    total_variation_loss,
+)
+
+# float32 sums of a few thousand products against float64: a few units in the seventh digit.
+TOLERANCE = 1e-5
+
+
+def features(*shape: int, seed: int = 0) -> np.ndarray:
+    """Like a layer after its ReLU: not negative, of very different sizes."""
+    rng = np.random.default_rng(seed)
+    return np.maximum(rng.normal(20.0, 60.0, shape), 0.0).astype(np.float32)
+
+
+def gram_by_loops(maps: np.ndarray) -> np.ndarray:
+    """F^T F / (H W C), entry by entry, [H, W, C] -> [C, C]."""
+    height, width, channels = maps.shape
+    gram = np.zeros((channels, channels))
+    for i in range(channels):
+        for j in range(channels):
+            for y in range(height):
+                for x in range(width):
+                    gram[i, j] += float(maps[y, x, i]) * float(maps[y, x, j])
+    return gram / (height * width * channels)
+
+
+def test_gram_equals_the_formula_in_float64() -> None:
+    maps = features(2, 5, 7, 4)
+    expected = np.stack([gram_by_loops(picture) for picture in maps])
+    np.testing.assert_allclose(gram_matrix(tf.constant(maps)), expected, rtol=TOLERANCE)
+
+
+def test_gram_of_two_pixels_by_hand() -> None:
+    maps = tf.constant([[[[1.0, 2.0], [3.0, 4.0]]]])  # One row, two pixels, two channels.
+    # [[1*1 + 3*3, 1*2 + 3*4], [.., 2*2 + 4*4]] / (1 * 2 * 2)
+    np.testing.assert_array_equal(gram_matrix(maps), [[[2.5, 3.5], [3.5, 5.0]]])
+
+
+def test_gram_ignores_where_features_are() -> None:
+    maps = features(1, 6, 9, 5)
+    shuffled = np.random.default_rng(1).permutation(maps.reshape(1, 54, 5), axis=1)
+    np.testing.assert_allclose(
+        gram_matrix(tf.constant(shuffled.reshape(1, 6, 9, 5))),
+        gram_matrix(tf.constant(maps)),
+        rtol=TOLERANCE,
+    )
+
+
+def test_gram_is_four_times_as_large_when_features_double() -> None:
+    maps = tf.constant(features(1, 6, 9, 5))
+    np.testing.assert_array_equal(gram_matrix(2.0 * maps), 4.0 * gram_matrix(maps))
+
+
+def test_gram_is_symmetric_and_positive_semi_definite() -> None:
+    gram = gram_matrix(tf.constant(features(1, 3, 4, 20)))[0].numpy()  # Rank 12 of 20.
+    np.testing.assert_array_equal(gram, gram.T)
+    assert np.linalg.eigvalsh(gram.astype(np.float64)).min() > -1e-4 * gram.max()
+
+
+def test_gram_of_bfloat16_features_is_accumulated_in_float32() -> None:
+    narrow = tf.cast(features(1, 64, 64, 3), tf.bfloat16)
+    got = gram_matrix(narrow)
+    assert got.dtype == tf.float32
+    exact = tf.cast(narrow, tf.float32).numpy()[0].astype(np.float64).reshape(-1, 3)
+    np.testing.assert_allclose(got[0], exact.T @ exact / exact.size, rtol=TOLERANCE)
+
+
+def test_gram_works_where_height_and_width_are_unknown() -> None:
+    maps = features(2, 5, 7, 4)
+    traced = tf.function(
+        gram_matrix, input_signature=[tf.TensorSpec([None, None, None, 4], tf.float32)]
+    )
+    np.testing.assert_allclose(
+        traced(tf.constant(maps)), gram_matrix(tf.constant(maps)), rtol=TOLERANCE
+    )
+
+
+def test_gram_refuses_a_picture_without_its_batch() -> None:
+    with pytest.raises(ValueError, match=r"expected shape \[N, H, W, C\], got \(5, 7, 4\)"):
+        gram_matrix(tf.zeros([5, 7, 4]))
+
+
+def style_by_loops(maps: np.ndarray, targets: np.ndarray) -> float:
+    """Sum over pictures of ||G - G_style||^2, over N H W C."""
+    total = 0.0
+    for picture, target in zip(maps, targets, strict=True):
+        gram = gram_by_loops(picture)
+        for i in range(len(target)):
+            for j in range(len(target)):
+                total += (gram[i, j] - float(target[i, j])) ** 2
+    return total / maps.size
+
+
+def test_style_loss_equals_the_formula_in_float64() -> None:
+    maps = {"a": features(2, 5, 7, 4), "b": features(2, 3, 4, 6, seed=1)}
+    targets = {"a": features(2, 4, 4, seed=2), "b": features(2, 6, 6, seed=3)}
+    shares = style_layer_losses(
+        {layer: tf.constant(value) for layer, value in maps.items()},
+        {layer: tf.constant(value) for layer, value in targets.items()},
+    )
+    for layer, share in shares.items():
+        assert share.shape == [2]
+        expected = style_by_loops(maps[layer], targets[layer])
+        np.testing.assert_allclose(tf.reduce_sum(share), expected, rtol=TOLERANCE)
+
+
+def test_style_loss_of_one_pixel_by_hand() -> None:
+    maps = {"a": tf.constant([[[[2.0, 4.0]]]])}
+    target = {"a": tf.constant([[[1.0, 1.0], [1.0, 1.0]]])}
+    # G = [[4, 8], [8, 16]] / 2; differences 1, 3, 3, 7; 68 / (1 * 1 * 1 * 2).
+    np.testing.assert_array_equal(style_layer_losses(maps, target)["a"], [34.0])
+
+
+def test_style_loss_is_zero_on_the_style_itself_and_one_target_serves_all_pictures() -> None:
+    style = tf.constant(features(1, 5, 7, 4))
+    target = {"a": gram_matrix(style)}
+    maps = {"a": tf.concat([style, 3.0 * style], axis=0)}
+    shares = style_layer_losses(maps, target)["a"].numpy()
+    np.testing.assert_allclose(shares[0], 0.0, atol=TOLERANCE * shares[1])
+    assert shares[1] > 0
+
+
+def test_style_loss_has_a_quarter_of_its_size_at_twice_the_side() -> None:
+    """Why a style weight needs x4 when the picture's side doubles."""
+    small = tf.constant(features(1, 5, 7, 4))
+    large = tf.tile(small, [1, 2, 2, 1])  # The same Gram matrix.
+    target = {"a": tf.zeros([1, 4, 4])}
+    np.testing.assert_allclose(
+        style_layer_losses({"a": large}, target)["a"],
+        style_layer_losses({"a": small}, target)["a"] / 4.0,
+        rtol=TOLERANCE,
+    )
+
+
+def test_only_layers_with_a_target_are_scored() -> None:
+    maps = {"a": tf.ones([1, 2, 3, 4]), "b": tf.ones([1, 2, 3, 4])}
+    assert list(style_layer_losses(maps, {"b": tf.zeros([1, 4, 4])})) == ["b"]
+    assert list(content_layer_losses(maps, {"a": maps["a"]})) == ["a"]
+
+
+def test_content_loss_equals_the_formula_in_float64() -> None:
+    ours, photo = features(2, 3, 5, 4), features(2, 3, 5, 4, seed=1)
+    total = 0.0
+    for one, other in zip(ours.ravel(), photo.ravel(), strict=True):
+        total += (float(one) - float(other)) ** 2
+    got = content_layer_losses({"a": tf.constant(ours)}, {"a": tf.constant(photo)})["a"]
+    np.testing.assert_allclose(got, total / (2 * 3 * 5 * 4), rtol=TOLERANCE)
+
+
+def test_content_loss_is_zero_on_itself_and_by_hand_elsewhere() -> None:
+    photo = tf.constant([[[[1.0, 2.0], [3.0, 4.0]]]])
+    styled = tf.constant([[[[1.0, 5.0], [3.0, 3.0]]]])
+    assert content_layer_losses({"a": photo}, {"a": photo})["a"] == 0.0
+    assert content_layer_losses({"a": styled}, {"a": photo})["a"] == (9.0 + 1.0) / 4.0
+
+
+def test_bfloat16_features_give_float32_losses() -> None:
+    narrow = {"a": tf.cast(features(1, 64, 64, 3), tf.bfloat16)}
+    other = {"a": tf.cast(features(1, 64, 64, 3, seed=1), tf.bfloat16)}
+    content = content_layer_losses(narrow, other)["a"]
+    exact = [tf.cast(maps["a"], tf.float32).numpy().astype(np.float64) for maps in (narrow, other)]
+    assert content.dtype == tf.float32
+    np.testing.assert_allclose(content, np.mean((exact[0] - exact[1]) ** 2), rtol=TOLERANCE)
+    assert style_layer_losses(narrow, {"a": tf.zeros([1, 3, 3])})["a"].dtype == tf.float32
+
+
+def variation_by_loops(images: np.ndarray) -> float:
+    count, height, width, channels = images.shape
+    across = [
+        (float(images[n, y, x + 1, c]) - float(images[n, y, x, c])) ** 2
+        for n in range(count)
+        for y in range(height)
+        for x in range(width - 1)
+        for c in range(channels)
+    ]
+    down = [
+        (float(images[n, y + 1, x, c]) - float(images[n, y, x, c])) ** 2
+        for n in range(count)
+        for y in range(height - 1)
+        for x in range(width)
+        for c in range(channels)
+    ]
+    return sum(across) / (2 * len(across)) + sum(down) / (2 * len(down))
+
+
+def test_total_variation_equals_the_formula_in_float64() -> None:
+    images = np.random.default_rng(0).uniform(0, 255, (2, 5, 7, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        total_variation_loss(tf.constant(images)), variation_by_loops(images), rtol=TOLERANCE
+    )
+
+
+def test_total_variation_by_hand() -> None:
+    # Grey levels [[0, 2, 2], [4, 2, 5]]: dx^2 4, 0, 4, 9 over 4; dy^2 16, 0, 9 over 3; both halved.
+    grey = tf.constant([[0.0, 2.0, 2.0], [4.0, 2.0, 5.0]])
+    images = tf.tile(grey[None, :, :, None], [1, 1, 1, 3])
+    np.testing.assert_allclose(total_variation_loss(images), 17 / 8 + 25 / 6, rtol=1e-6)
+
+
+def test_total_variation_is_zero_when_flat_and_blind_to_brightness() -> None:
+    assert total_variation_loss(tf.fill([2, 17, 23, 3], 200.0)) == 0.0
+    images = tf.round(tf.random.stateless_uniform([1, 17, 23, 3], (1, 2), 0.0, 200.0))
+    # Whole levels, so that adding 50 is exact.
+    assert total_variation_loss(images + 50.0) == total_variation_loss(images)
+
+
+def test_gradients_on_a_flat_picture_are_finite() -> None:
+    flat = tf.Variable(tf.fill([1, 6, 7, 3], 0.0))
+    with tf.GradientTape() as tape:
+        style = style_layer_losses({"a": tf.convert_to_tensor(flat)}, {"a": tf.ones([1, 3, 3])})
+        content = content_layer_losses({"a": tf.convert_to_tensor(flat)}, {"a": tf.ones_like(flat)})
+        variation = total_variation_loss(tf.convert_to_tensor(flat))
+        total = tf.reduce_sum(style["a"]) + content["a"] + variation
+    gradient = tape.gradient(total, flat)
+    assert gradient is not None
+    assert np.isfinite(gradient).all()
