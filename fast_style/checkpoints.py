@@ -28,7 +28,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from fast_style.errors import FastStyleError, ModelError
-from fast_style.files import atomic_path, fsync_path, make_folder, reason
+from fast_style.files import atomic_path, fsync_path, make_folder, refusal
 from fast_style.transform_net import ARCHITECTURES, architecture
 
 CHECKPOINT_STEM = "fast-style-model.ckpt"
@@ -130,7 +130,7 @@ def save_checkpoint(
         fsync_path(folder)
     except (tf.errors.OpError, OSError) as error:
         raise FastStyleError(
-            f"{target}: cannot write this checkpoint ({reason(error)}); free some space or change "
+            f"{target}: cannot write this checkpoint ({refusal(error)}); free some space or change "
             "permissions, then start again to resume from the one before"
         ) from error
     finally:
@@ -312,10 +312,10 @@ def _load_model_file(path: Path) -> Model:
             weights = {name: file.get_tensor(name) for name in file.keys()}
     except ModelError:
         raise
-    # Besides its own errors, what it raises for number types that NumPy lacks.
-    except (safetensors.SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+    # AttributeError: what it raises for number types that NumPy lacks.
+    except (safetensors.SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path}: cannot be read as a safetensors file ({reason(error)}); it is damaged or "
+            f"{path}: cannot be read as a safetensors file ({refusal(error)}); it is damaged or "
             "something else: fetch or train it again"
         ) from error
     try:

@@ -53,7 +53,9 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        return _COMMANDS[options.command][2](options)
+        code = _COMMANDS[options.command][2](options)
+        sys.stdout.flush()
+        return code
     except FastStyleError as error:
         _say(f"error: {error}")
         return error.exit_code

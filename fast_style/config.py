@@ -7,18 +7,15 @@ involve several keys are in `_rules`.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any
 
-from fast_style import checks
+from fast_style import checks, flat_config
 from fast_style.errors import ConfigError
-from fast_style.yaml12 import YamlError, read_yaml
+from fast_style.flat_config import Problem, check_keys
 
 _VGG_BLOCKS = {
     "vgg_16": (2, 2, 3, 3, 3),
@@ -42,8 +39,13 @@ LOSS_MODELS = (
     "resnet_v2_200",
 )
 
-MAX_FILE_BYTES = 1_000_000
-_OVERRIDES = "--set"
+# What an override takes the place of.
+_REPLACES = {
+    "steps": ("epoch",),
+    "epoch": ("steps",),
+    "styles": ("style_image", "style_weight"),
+    "style_image": ("styles",),
+}
 
 
 def vgg_layers(loss_model: str) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def _styles(key: str, value: Any, problems: list[str]) -> Any:
         if not isinstance(item, Mapping):
             problems.append(f"{where}: expected {wanted}, got {checks.show(item)}")
             continue
-        found, wrong = _check_keys(StyleSpec, item, f"{where}.")
+        found, wrong = check_keys(StyleSpec, item, f"{where}.")
         problems += [problem.text for problem in wrong]
         if not wrong:
             specs.append(StyleSpec(**found))
@@ -191,12 +193,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Checks every value; whole numbers become floats and lists tuples where due."""
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values, problems = _check(given)
-        if problems:
-            raise ConfigError("RunConfig", [problem.text for problem in problems])
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+        flat_config.complete(self, _rules)
 
     @property
     def style_specs(self) -> tuple[StyleSpec, ...]:
@@ -230,35 +227,14 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     `styles`.
 
     Args:
-      path: A UTF-8 file of at most `MAX_FILE_BYTES`, in YAML 1.2.
+      path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.
       overrides: 'key=value' texts that replace the file's values, such as 'steps=300'; the value
         is YAML too. Of two for one key the last counts.
 
     Raises:
       ConfigError: With every problem of the file and the overrides.
     """
-    source = os.fspath(path)
-    values, problems = _read_file(source)
-    set_values, set_problems = _parse_overrides(overrides)
-    dropped = set()
-    for key, replaced in (
-        ("steps", ("epoch",)),
-        ("epoch", ("steps",)),
-        ("styles", ("style_image", "style_weight")),
-        ("style_image", ("styles",)),
-    ):
-        if set_values.get(key) is not None:
-            dropped.update(replaced)
-    values = {key: value for key, value in values.items() if key not in dropped}
-    checked, wrong = _check(values | set_values)
-    for problem in wrong:
-        overridden = not problem.keys.isdisjoint(dropped.union(set_values))
-        (set_problems if overridden else problems).append(problem.text)
-    if problems:
-        raise ConfigError(source, problems + [f"{_OVERRIDES} {text}" for text in set_problems])
-    if set_problems:
-        raise ConfigError(_OVERRIDES, set_problems)
-    return RunConfig(**checked)
+    return RunConfig(**flat_config.load(RunConfig, _rules, path, overrides, _REPLACES))
 
 
 def config_from_dict(mapping: Mapping[str, Any], source: str) -> RunConfig:
@@ -271,7 +247,7 @@ def config_from_dict(mapping: Mapping[str, Any], source: str) -> RunConfig:
     Raises:
       ConfigError: With every problem.
     """
-    values, problems = _check(mapping)
+    values, problems = flat_config.check(RunConfig, _rules, mapping)
     if problems:
         raise ConfigError(source, [problem.text for problem in problems])
     return RunConfig(**values)
@@ -279,151 +255,17 @@ def config_from_dict(mapping: Mapping[str, Any], source: str) -> RunConfig:
 
 def config_to_yaml(config: RunConfig) -> str:
     """Writes every key in field order, as text that loads back to an equal config."""
-    lines = []
-    for key, value in config.to_dict().items():
-        if isinstance(value, list) and isinstance(value[0], dict):
-            lines.append(f"{key}:")
-            lines += [f"  - {_to_json(item)}" for item in value]
-        else:
-            lines.append(f"{key}: {_to_json(value)}")
-    return "\n".join(lines) + "\n"
+    return flat_config.to_yaml(config.to_dict())
 
 
-def _to_json(value: Any) -> str:
-    """JSON, which YAML 1.2 contains, with every character escaped that YAML would not keep."""
-
-    def escaped(match: re.Match[str]) -> str:
-        character = match[0]
-        if character.isprintable():
-            return character
-        return f"\\U{ord(character):08X}"
-
-    return re.sub(r"[^ -~]", escaped, json.dumps(value, ensure_ascii=False))
-
-
-def _read_file(source: str) -> tuple[dict[str, Any], list[str]]:
-    """Returns the keys of a file as they are, and the problems of keys given more than once."""
-    try:
-        with open(source, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise ConfigError(source, ["no such file; check the path"]) from error
-    except IsADirectoryError as error:
-        raise ConfigError(source, ["this is a folder; name a YAML file in it"]) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(source, [f"cannot read this file ({reason}); check the path"]) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(
-            source, [f"larger than {MAX_FILE_BYTES:,} bytes, so not a config; check the path"]
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(source, [f"line {line}: not UTF-8 text; save it as UTF-8"]) from error
-    try:
-        document = read_yaml(text)
-    except YamlError as error:
-        raise ConfigError(source, [str(error)]) from error
-    if document.value is None:
-        raise ConfigError(source, ["this file is empty; add keys such as 'naming: candy'"])
-    if not isinstance(document.value, dict):
-        raise ConfigError(
-            source,
-            [
-                "expected keys and values such as 'naming: candy', got "
-                + checks.show(document.value)
-            ],
-        )
-    return document.value, list(document.problems)
-
-
-def _parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    values = {}
-    problems = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            problems.append(f"expected key=value such as 'steps=300', got {checks.show(override)}")
-            continue
-        try:
-            document = read_yaml(text)
-        except YamlError as error:
-            problems.append(f"{key}: {str(error).removeprefix('line 1: ')}")
-            continue
-        problems += [f"{key}: {problem}" for problem in document.problems]
-        values[key] = document.value
-    return values, problems
-
-
-class _Problem(NamedTuple):
-    """One line for the user.
-
-    Attributes:
-      keys: The keys that it is about.
-      text: The line.
-      meant: Keys that were perhaps meant, so that they are not reported as missing too.
-    """
-
-    keys: frozenset[str]
-    text: str
-    meant: frozenset[str] = frozenset()
-
-
-def _check(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[_Problem]]:
-    """Returns all keys as the config holds them, without the wrong ones, and every problem."""
-    checked, problems = _check_keys(RunConfig, values)
-    # A key that is wrong by itself says nothing about the rules it takes part in.
-    unclear = frozenset[str]().union(*(problem.keys | problem.meant for problem in problems))
-    return checked, problems + [p for p in _rules(checked) if p.keys.isdisjoint(unclear)]
-
-
-def _check_keys(
-    cls: type, values: Mapping[str, Any], prefix: str = ""
-) -> tuple[dict[str, Any], list[_Problem]]:
-    """Checks every key by itself against the fields of `cls`, and adds the defaults."""
-    known = _known_keys(cls)
-    problems = []
-    meant = set()
-    for key in values:
-        if key not in known:
-            close = checks.closest(key, known)
-            hint = f"did you mean '{close}'?" if close else f"choose from {', '.join(known)}"
-            text = f"{prefix}{checks.plain(key)}: unknown key; {hint}"
-            problems.append(_Problem(frozenset([key]), text, frozenset([close] if close else [])))
-            meant.add(close)
-    checked = {}
-    for field in dataclasses.fields(cls):
-        key = field.name
-        if key in values:
-            found: list[str] = []
-            value = known[key](prefix + key, values[key], found)
-            problems += [_Problem(frozenset([key]), text) for text in found]
-            if not found:
-                checked[key] = value
-        elif field.default is not dataclasses.MISSING:
-            checked[key] = field.default
-        elif key not in meant:
-            problems.append(_Problem(frozenset([key]), f"{prefix}{key}: missing; add this key"))
-    return checked, problems
-
-
-@functools.cache
-def _known_keys(cls: type) -> dict[str, checks.Check]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name].__metadata__[0] for field in dataclasses.fields(cls)}
-
-
-def _rules(values: Mapping[str, Any]) -> Iterator[_Problem]:
+def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Finds what contradicts what; a problem names all keys that it was concluded from."""
     both = frozenset({"epoch", "steps"})
     given = [key for key in sorted(both) if values.get(key) is not None]
     if len(given) == 2:
-        yield _Problem(both, "epoch, steps: expected one of the two, got both; remove one")
+        yield Problem(both, "epoch, steps: expected one of the two, got both; remove one")
     if not given:
-        yield _Problem(
+        yield Problem(
             both, "epoch, steps: expected one of the two, got neither; add one such as 'epoch: 2'"
         )
 
@@ -431,20 +273,20 @@ def _rules(values: Mapping[str, Any]) -> Iterator[_Problem]:
     for key in ("style_image", "style_weight"):
         keys = frozenset({"styles", key})
         if styles is None and values.get(key) is None:
-            yield _Problem(keys, f"{key}: missing; add this key, or 'styles' for several styles")
+            yield Problem(keys, f"{key}: missing; add this key, or 'styles' for several styles")
         if styles is not None and values.get(key) is not None:
-            yield _Problem(keys, f"{key}: not allowed beside 'styles'; remove one of the two")
+            yield Problem(keys, f"{key}: not allowed beside 'styles'; remove one of the two")
 
     if values.get("arch") == "slim2016":
         width = values.get("width")
         if width != 1.0:
-            yield _Problem(
+            yield Problem(
                 frozenset({"arch", "width"}),
                 f"width: expected 1.0 for arch slim2016, got {checks.show(width)}; "
                 "remove it or choose arch johnson",
             )
         if styles is not None and len(styles) > 1:
-            yield _Problem(
+            yield Problem(
                 frozenset({"arch", "styles"}),
                 f"styles: expected one style for arch slim2016, got {len(styles)}; "
                 "remove the others or choose arch johnson",
@@ -453,12 +295,12 @@ def _rules(values: Mapping[str, Any]) -> Iterator[_Problem]:
     loss_model = values.get("loss_model", "")
     for key in ("content_layers", "style_layers"):
         for layer in values.get(key, ()):
-            fault = _layer_fault(layer, loss_model)
+            fault = layer_fault(layer, loss_model)
             if fault:
-                yield _Problem(frozenset({"loss_model", key}), f"{key}: {fault}")
+                yield Problem(frozenset({"loss_model", key}), f"{key}: {fault}")
 
 
-def _layer_fault(layer: str, loss_model: str) -> str | None:
+def layer_fault(layer: str, loss_model: str) -> str | None:
     """Says why a loss model has no such layer; only the VGGs' layers are known without building."""
     owner, _, rest = layer.partition("/")
     known = vgg_layers(loss_model) if loss_model in _VGG_BLOCKS else ()

@@ -25,9 +25,7 @@ _MOST_WARNINGS = 20
 _ORDER, _CROP = 1, 2  # Keep the random streams of one seed apart.
 
 
-def find_photos(
-    folder: str | os.PathLike[str], *, advice: str = _WHAT_TO_SET
-) -> tuple[Path, ...]:
+def find_photos(folder: str | os.PathLike[str], *, advice: str = _WHAT_TO_SET) -> tuple[Path, ...]:
     """Lists the pictures in a folder and the folders below it.
 
     Files count by their ending (`images.INPUT_SUFFIXES`, in any case); they are not opened. Names

@@ -8,12 +8,13 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from fast_style.checkpoints import Model
 from fast_style.errors import FastStyleError
-from fast_style.files import make_folder, reason
+from fast_style.files import make_folder, refusal
 from fast_style.stylize import make_stylize_function
 
 # What TensorFlow puts into the folder of a SavedModel.
@@ -40,27 +41,30 @@ def export_saved_model(model: Model, folder: str | os.PathLike[str], *, precisio
     """
     target = Path(folder)
     _check_replaceable(target)
-    run = make_stylize_function(model, precision)
-    images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-    mix = tf.TensorSpec([None, len(model.style_names)], tf.float32, name="style_weights")
-
-    if len(model.style_names) == 1:
-
-        @tf.function(input_signature=[images], autograph=False)
-        def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"stylized": run(images, tf.ones([tf.shape(images)[0], 1]))}
-
-    else:
-
-        @tf.function(input_signature=[images, mix], autograph=False)
-        def serving_default(images: tf.Tensor, style_weights: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"stylized": run(images, style_weights)}
-
+    serving_default = _serving_function(model, precision)
     module = tf.Module()
     module.serving_default = serving_default
     with _replaced_folder(target.resolve()) as aside:  # Through links, to what they show.
         tf.saved_model.save(module, str(aside), signatures={"serving_default": serving_default})
     return target
+
+
+def _serving_function(model: Model, precision: str) -> Any:
+    """Returns the signature: the compiled net under the names of its inputs and output."""
+    run = make_stylize_function(model, precision)
+    styles = len(model.style_names)
+    images_spec = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+    mix_spec = tf.TensorSpec([None, styles], tf.float32, name="style_weights")
+
+    @tf.function(input_signature=[images_spec], autograph=False)
+    def one_style(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"stylized": run(images, tf.ones([tf.shape(images)[0], 1]))}
+
+    @tf.function(input_signature=[images_spec, mix_spec], autograph=False)
+    def several_styles(images: tf.Tensor, style_weights: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"stylized": run(images, style_weights)}
+
+    return one_style if styles == 1 else several_styles
 
 
 def _check_replaceable(target: Path) -> None:
@@ -99,7 +103,7 @@ def _replaced_folder(target: Path) -> Iterator[Path]:
         aside.rename(target)
     except (OSError, tf.errors.OpError) as error:
         raise FastStyleError(
-            f"{target}: cannot write this folder ({reason(error)}); "
+            f"{target}: cannot write this folder ({refusal(error)}); "
             "choose another place, free some space or change its permissions"
         ) from error
     finally:

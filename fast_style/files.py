@@ -43,7 +43,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FastStyleError(
-            f"{folder}: cannot create this folder ({reason(error)}); "
+            f"{folder}: cannot create this folder ({refusal(error)}); "
             "choose another place or change its permissions"
         ) from error
     return folder
@@ -96,7 +96,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if error.errno is None:
             raise
         raise FastStyleError(
-            f"{target}: cannot write this file ({reason(error)}); "
+            f"{target}: cannot write this file ({refusal(error)}); "
             "choose another place, free some space or change its permissions"
         ) from error
     finally:
@@ -104,7 +104,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def reason(error: Exception) -> str:
+def refusal(error: Exception) -> str:
     """Returns why the system refused, in its own words: 'No space left on device'.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
     """Decides what is read and where each result is written.
 
     Without an output, results are `generated/<name>_<style><suffix>`; folders keep their tree.
-    With one, a single picture is written to it as a file (if it names a picture format, or is no
-    folder yet and has a suffix), and everything else goes into it as a folder.
+    With one, a single picture is written to it as a file (if it has a suffix, does not
+    end in a slash and is no folder), and everything else goes into it as a folder.
 
     Args:
       sources: Pictures, and folders that are searched recursively.
@@ -48,10 +49,12 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
     found: list[tuple[Path, Path]] = []  # (picture, its place relative to the output folder)
     for source in map(Path, sources):
         if source.is_dir():
-            found += [(path, path.relative_to(source)) for path in find_photos(source, advice=_ADVICE)]
+            found += [
+                (path, path.relative_to(source)) for path in find_photos(source, advice=_ADVICE)
+            ]
         else:
             found.append((source, Path(source.name)))
-    single_file = output is not None and _names_a_file(Path(output), sources)
+    single_file = output is not None and _names_a_file(output, sources)
     jobs = []
     for path, place in found:
         if single_file:
@@ -66,9 +69,11 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
     return jobs
 
 
-def _names_a_file(output: Path, sources: Sequence[str]) -> bool:
-    one = len(sources) == 1 and not Path(sources[0]).is_dir()
-    return one and not output.is_dir() and bool(output.suffix)
+def _names_a_file(output: str, sources: Sequence[str]) -> bool:
+    if len(sources) != 1 or Path(sources[0]).is_dir():
+        return False
+    a_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return not a_folder and bool(Path(output).suffix)
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:

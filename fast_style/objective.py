@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -55,9 +56,7 @@ class Objective:
     ) -> dict[str, tf.Tensor]:
         """Returns every term of the loss, under its TensorBoard tag.
 
-        total = sum over styles of weight * style + content_weight * content + tv_weight * TV. The
-        photos are passed through the loss network no deeper than its deepest content layer, and
-        without a gradient.
+        total = sum over styles of weight * style + content_weight * content + tv_weight * TV.
 
         Args:
           styled: [N, H, W, 3] float32 RGB 0..255.
@@ -68,8 +67,32 @@ class Objective:
           {tag: scalar float32}: `total_loss`, the unweighted and weighted terms, and each layer's
           unweighted share.
         """
-        photo_features = self.network(photos, self.content_layers)
-        targets = {name: tf.stop_gradient(value) for name, value in photo_features.items()}
+        return self.score_against(styled, self.content_targets(photos), style_weights)
+
+    def content_targets(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the features that content is compared with, without a gradient.
+
+        The loss network is run no deeper than the deepest content layer.
+
+        Args:
+          photos: [N, H, W, 3], any type, RGB 0..255.
+
+        Returns:
+          {content layer: [N, H', W', C]} of the network's type.
+        """
+        features = self.network(photos, self.content_layers)
+        return {name: tf.stop_gradient(value) for name, value in features.items()}
+
+    def score_against(
+        self, styled: tf.Tensor, targets: Mapping[str, tf.Tensor], style_weights: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns what `score` does, for photos whose features are known already.
+
+        Args:
+          styled: [N, H, W, 3] float32 RGB 0..255.
+          targets: What `content_targets` returned for the photos.
+          style_weights: [N, S] float32: which style each picture is of; rows sum to 1.
+        """
         features = self.network(
             styled, tuple(dict.fromkeys((*self.content_layers, *self.target_grams)))
         )
@@ -95,6 +118,26 @@ class Objective:
         terms |= {f"{STYLE_LAYER}{layer}": tf.reduce_sum(share) for layer, share in shares.items()}
         terms |= {f"{CONTENT_LAYER}{layer}": value for layer, value in content.items()}
         return terms
+
+
+def make_loss_and_gradient(objective: Objective) -> Any:
+    """Returns the loss of a picture and its gradient as one compiled function, for optimizing.
+
+    (picture [1, H, W, 3] float32 RGB 0..255, `objective.content_targets` of its photo, style
+    weights [1, S] float32) -> ({tag: scalar}, gradient of `total_loss` [1, H, W, 3]). It is traced
+    once for each size of picture, whatever the photo and the style.
+    """
+
+    @tf.function(autograph=False)
+    def loss_and_gradient(
+        picture: tf.Tensor, targets: Mapping[str, tf.Tensor], style_weights: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(picture)
+            terms = objective.score_against(picture, targets, style_weights)
+        return terms, tape.gradient(terms[TOTAL], picture)
+
+    return loss_and_gradient
 
 
 def style_grams(

@@ -96,8 +96,7 @@ class Stylizer:
             given = np.array(np.nan)
         if given.shape != (len(names),) or not np.isfinite(given).all():
             raise ValueError(
-                f"expected {len(names)} finite numbers, for {', '.join(names)}, "
-                f"got {style_weights}"
+                f"expected {len(names)} finite numbers, for {', '.join(names)}, got {style_weights}"
             )
 
 

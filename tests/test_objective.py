@@ -107,9 +107,7 @@ def test_every_term_equals_its_formula(
     choice: np.ndarray,
 ) -> None:
     objective = make_objective(network, styles=choice.shape[1], content_layers=content_layers)
-    got = numbers(
-        objective.score(tf.constant(styled), tf.constant(photos), tf.constant(choice))
-    )
+    got = numbers(objective.score(tf.constant(styled), tf.constant(photos), tf.constant(choice)))
     expected = expected_terms(objective, styled, photos, choice)
     assert got.keys() == expected.keys()
     for tag in got:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +24,7 @@ NAMES = (
 
 
 @pytest.fixture(scope="module")
-def paint() -> ModuleType:
+def paint() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(STYLES))
         yield importlib.import_module("paint")

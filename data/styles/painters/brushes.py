@@ -95,7 +95,6 @@ class Canvas:
         chroma: float = 0.33,
         ragged: float = 0.2,
         taper: float = 0.0,
-        reach: np.ndarray | None = None,
         body: tuple[float, float] = (0.35, 0.9),
     ) -> None:
         """Draws strokes of many bristles, each with its own shade, ends and thickness.
@@ -110,20 +109,16 @@ class Canvas:
           chroma: How much the bristles differ in hue, against how much they do in light.
           ragged: Largest share of a stroke's length that a bristle may miss at its end.
           taper: 0 keeps a stroke's width, 1 draws it to points.
-          reach: [N] share of each path to draw, from its start.
           body: Thickness of the thinnest and the thickest paint.
         """
         for first in range(0, len(paths), CHUNK):
             part = slice(first, first + CHUNK)
-            share = None if reach is None else reach[part]
             lines, shade, thick, pens = _bristles(
                 paths[part], widths[part], colours[part], rng, bristle, streak, chroma,
-                ragged, taper, share, body, self._scale,
+                ragged, taper, body, self._scale,
             )  # fmt: skip
-            for line, (red, green, blue), height, pen in zip(
-                lines, shade, thick, pens, strict=True
-            ):
-                self._draw.line(line, fill=(red, green, blue, height), width=pen)
+            for line, rgb, height, pen in zip(lines, shade, thick, pens, strict=True):
+                self._draw.line(line, fill=(*rgb, height), width=pen)
 
     def cover(
         self,
@@ -159,7 +154,8 @@ class Canvas:
           steps: Points on each stroke.
           **brush: More for `brush`.
         """
-        starts = scatter(self.sheet, spacing, rng)
+        # Strokes closer than pixels would only hide each other.
+        starts = scatter(self.sheet, max(spacing, 1 / self.sheet.unit), rng)
         if where is not None:
             starts = starts[rng.random(len(starts)) < self.sheet.sample(where, starts)]
         count = len(starts)
@@ -167,7 +163,7 @@ class Canvas:
             return
         lengths = length * rng.uniform(0.6, 1.4, count)
         paths = trace(self.sheet, angle, starts, lengths, steps)
-        # A stroke starts at its old middle, so that what it may cross is measured from there.
+        # Either end may come first: a ragged end points both ways.
         paths = np.where(rng.random((count, 1, 1)) < 0.5, paths, paths[:, ::-1])
         seen = self.sheet.sample(reference, paths)
         middle = steps // 2
@@ -231,7 +227,7 @@ def _along(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _bristles(
-    paths, widths, colours, rng, bristle, streak, chroma, ragged, taper, reach, body, scale
+    paths, widths, colours, rng: Rng, bristle, streak, chroma, ragged, taper, body, scale
 ):
     """Returns the bristles of strokes as flat lines, colours, thicknesses and pen widths."""
     count, steps, _ = paths.shape
@@ -243,8 +239,6 @@ def _bristles(
     start = np.minimum(cap + ragged / 3 * rng.random((count, hairs)) ** 2, 0.45)
     end = np.maximum(1 - cap - ragged * rng.random((count, hairs)) ** 2, 0.55)
     share = start[..., None] + (end - start)[..., None] * np.linspace(0, 1, steps)
-    if reach is not None:
-        share = share * reach[:, None, None]
     place = share * (steps - 1)
     narrow = 1 - taper * (1 - np.sqrt(np.clip(4 * share * (1 - share), 0, 1)))
     wander = rng.normal(0, 0.5 / hairs, (count, hairs))[..., None]

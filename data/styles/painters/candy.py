@@ -189,9 +189,7 @@ def _dabs(canvas: Canvas, discs: list[Disc], rng: Rng) -> None:
     reach = dabs[:, 3, None, None] * 0.62 * np.linspace(-1, 1, 5)[None, :, None]
     paths = dabs[:, None, :2] + heading[:, None] * reach * rng.uniform(0.8, 1.3, (len(dabs), 1, 1))
     dark = np.tile(INK, (len(dabs), 1))
-    canvas.brush(
-        paths * 1.0 + 1.2, dabs[:, 3] + 2.4, dark, rng, ragged=0.0, bristle=1.0, body=(0.2, 0.4)
-    )
+    canvas.brush(paths + 1.2, dabs[:, 3] + 2.4, dark, rng, ragged=0.0, bristle=1.0, body=(0.2, 0.4))
     canvas.brush(
         paths, dabs[:, 3], dabs[:, 4:], rng, ragged=0.0, bristle=1.0, streak=0.08, body=(0.5, 0.9)
     )

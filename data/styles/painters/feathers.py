@@ -77,7 +77,8 @@ def _layer(
 
 def _feather(canvas: Canvas, quill: np.ndarray, tone: float, length: float, rng: Rng) -> None:
     """Draws one feather: its shadow, its barbs on both sides, and its quill."""
-    count = int(np.clip(length / 2.1, 40, 240))
+    # No barb is finer than a pixel or so.
+    count = int(np.clip(length / max(2.1, 1 / canvas.sheet.unit), 8, 240))
     s = np.linspace(0.06, 1.0, count)
     grow = rng.uniform(0.15, 0.23) * length
     vane = grow * np.sin(np.pi * np.clip(s, 0, 0.995) ** 0.62) ** 0.55

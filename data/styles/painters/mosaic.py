@@ -207,7 +207,7 @@ def _bird(scene: Scene, x, y, warp) -> None:
     body = blur(body, 8 * scene.sheet.unit) + 2 * warp
     scene.add(body, body + 0.3 * x, "f2ead0 e6c98a d9dfd0 f7d68a c9b8c8 efe0b8", line=6)
     beak = np.minimum(34 - 0.36 * (490 - x) - np.abs(y - 385 - 0.10 * (490 - x)) * 1.6, 476 - x)
-    scene.add(beak, (y - 385) * 1.0, "f0a028 d9701f f6c84f", line=4.5)
+    scene.add(beak, y - 385, "f0a028 d9701f f6c84f", line=4.5)
     eye = np.hypot(x - 492, y - 372)
     scene.add(15 - eye, eye, "f8ecc0 c8202f", line=4)
     scene.add(6.5 - eye, eye, "15131a", line=2)

@@ -119,7 +119,7 @@ def _land(sheet: Sheet, reference, angle, rng: Rng):
         reference = mix(reference, ramp(LAND[1:5], np.full(x.shape, rng.random())), wall * 0.95)
         reference = mix(reference, colour("5b4a52") * rng.uniform(0.5, 1.1), roof * 0.95)
         pane = (np.abs(x - hx - rng.uniform(-8, 8)) < 4.5) & (np.abs(y - hy) < 6)
-        reference = mix(reference, HALO[1], pane * 1.0)
+        reference = mix(reference, HALO[1], pane)
         angle = np.where(wall, np.pi / 2, np.where(roof, 0.4 * np.sign(x - hx), angle))
     return reference, angle
 

@@ -9,10 +9,10 @@ import numpy as np
 from .brushes import Canvas, relief, varnish
 from .fields import Rng, Sheet, blur, colour, mix, noise, palette, ramp, slope, smoothstep
 
-INK = colour("101c3d")
+INK = colour("17244a")
 PAPER = colour("efe3c6")
 FOAM = colour("f6eed9")
-BLUES = palette("16305f 24508a 3c74a6 7fa9bf c3d3cd")
+BLUES = palette("1f3a6b 2f5b92 4a80ab 86adc0 c3d3cd")
 SKY = palette("e9dcba d3bf98 f1e7cd b9bfae ddcda6 efe2c2 c9b48d 9fb0ae")
 
 # A breaking wave, as its back from the foot over the crest to the tip, and its hollow face from
@@ -93,7 +93,7 @@ def _sky(sheet: Sheet, rng: Rng) -> np.ndarray:
 
 
 def _band(canvas: Canvas, first: np.ndarray, second: np.ndarray, dark, light, rng: Rng) -> None:
-    """Fills the strip between two lines in slices that fade from dark to light and back."""
+    """Fills the strip between two lines in slices that fade from dark to light."""
     edge = np.linspace(0, 1, 5)
     for low, high in pairwise(edge):
         a = first * (1 - low) + second * low
@@ -280,4 +280,4 @@ def _press(sheet: Sheet, picture: np.ndarray, rng: Rng) -> np.ndarray:
     picture = relief(picture, height, depth=0.9, gloss=0.0)
     vignette = smoothstep(0.55, 1.1, np.hypot(x / sheet.extent[0] - 0.5, y / sheet.extent[1] - 0.5))
     picture = mix(picture, picture * colour("cdb487"), 0.6 * vignette)
-    return varnish(picture, contrast=0.3, saturation=1.08, warmth=0.015)
+    return varnish(picture, contrast=0.05, saturation=1.05, warmth=0.015)

@@ -1,0 +1,799 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+import weight_files
+from PIL import Image
+
+import fast_style
+from fast_style import objective as tags
+from fast_style import training
+from fast_style.checkpoints import Model, load_model, save_model
+from fast_style.cli import main, script
+from fast_style.config import config_to_yaml, load_config
+from fast_style.transform_net import init_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(folder: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a program of its own, as a user does; only for what cannot be seen from within."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: files with their contents, folders with None."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def truncate(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of two steps that train.py did: its folder, and what it printed."""
+
+    folder: Path
+    broken: list[Path]
+    process: subprocess.CompletedProcess[str]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "models" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def trained(world: tiny.World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Half of its photos are truncated."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(world.photos, folder / "photos")
+    broken = sorted(path for path in (folder / "photos").rglob("*") if path.is_file())[1::2]
+    for path in broken:
+        truncate(path)
+    config = world.config_file(folder, dataset=str(folder / "photos"))
+    process = python(folder, ROOT / "train.py", "-c", config, "--set", "steps=2")
+    return Trained(folder, broken, process)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the training step, which takes seconds to trace, by one that only counts."""
+
+    def make_quick_step(state: training.TrainState, objective: Any, **arguments: Any):
+        def step(photos: np.ndarray, choice: np.ndarray):
+            state.step.assign_add(1)
+            names = (tags.TOTAL, tags.CONTENT, tags.STYLE, tags.VARIATION, tags.WEIGHTED_CONTENT)
+            names += (tags.WEIGHTED_STYLE, tags.WEIGHTED_VARIATION)
+            return {name: tf.constant(1234.0) for name in names}, tf.zeros([2, 32, 32, 3])
+
+        return step
+
+    monkeypatch.setattr(training, "make_train_step", make_quick_step)
+
+
+# train.py
+
+
+def test_train_ends_well_and_tells_what_it_does(trained: Trained) -> None:
+    assert trained.process.returncode == 0, trained.process.stderr
+    lines = trained.process.stdout.splitlines()
+    labels = {line.split(":")[0]: line.split(":", 1)[1].strip() for line in lines if ":" in line}
+    assert labels["device"]
+    assert labels["precision"] == "float32"
+    assert labels["loss network"].startswith("vgg_16, ")
+    assert labels["loss network"].endswith("vgg_16.npz")
+    assert labels["photos"] == "7"
+    assert labels["steps"] == "2"
+    assert labels["transform net"].startswith("johnson, ")
+    assert labels["run"] == str(trained.model)
+    assert labels["style seen as"] == "generated/target_style_tiny.jpg"
+    assert labels["model"] == str(trained.model / "model.safetensors")
+    reports = [line for line in lines if line.startswith("step ")]
+    assert [report.split()[1] for report in reports] == ["1/2", "2/2"]
+    for word in ("content", "style", "tv", "total", "images/s", "left"):
+        assert all(word in report for report in reports), word
+
+
+def test_train_names_the_photos_it_could_not_read(trained: Trained) -> None:
+    errors = trained.process.stderr
+    assert "3 photos could not be read and were left out:" in errors
+    for path in trained.broken:
+        assert str(path) in errors
+    assert "Traceback" not in errors
+
+
+def test_train_prints_a_config_that_loads_back_equal(trained: Trained, tmp_path: Path) -> None:
+    printed, _, _ = trained.process.stdout.partition("\n\n")
+    (tmp_path / "printed.yml").write_text(printed)
+    again = load_config(tmp_path / "printed.yml")
+    assert again == load_config(trained.folder / "tiny.yml", ["steps=2"])
+
+
+def test_a_finished_run_says_that_nothing_is_left_to_do(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.folder / "models", workplace / "models")
+    arguments = ["--set", "steps=2", "--set", f"model_path={workplace}/models"]
+    assert script("train", ["-c", str(trained.folder / "tiny.yml"), *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "steps:         2, 2 done before\n" in out
+    assert "note: model_path changed from" in out
+    assert "nothing left to do" in out
+
+
+def test_dry_run_prints_the_resolved_config_and_writes_nothing(
+    world: tiny.World, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = world.config_file(workplace)
+    before = tree(workplace)
+    overrides = ["--set", "epoch=3", "--set", "learning_rate=2e-3"]
+    assert script("train", ["-c", str(path), "--dry-run", *overrides]) == 0
+    assert tree(workplace) == before
+    printed = capsys.readouterr().out
+    (workplace / "printed.yml").write_text(printed)
+    config = load_config(workplace / "printed.yml")
+    assert config == load_config(path, ["epoch=3", "learning_rate=2e-3"])
+    assert (config.epoch, config.steps, config.learning_rate) == (3, None, 2e-3)
+
+
+def test_a_config_is_read_before_tensorflow_is_imported(world: tiny.World, tmp_path: Path) -> None:
+    path = world.config_file(tmp_path)
+    code = (
+        "import sys; from fast_style.cli import script; "
+        f"codes = [script('train', ['-c', {str(path)!r}, *more]) for more in "
+        "(['--dry-run'], ['--set', 'stepz=3'])]; "
+        "print(codes, 'tensorflow' in sys.modules)"
+    )
+    result = python(tmp_path, "-c", code)
+    assert result.stdout.splitlines()[-1] == "[0, 2] False", result.stderr
+
+
+def test_ctrl_c_saves_and_ends_with_130(
+    world: tiny.World,
+    workplace: Path,
+    quick_steps: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_summarize", stop)
+    assert main(["train", "-c", str(world.config_file(workplace))]) == 130
+    out = capsys.readouterr().out
+    assert "stopped after step 1 and saved; the same command goes on from there" in out
+    assert (workplace / "models" / "tiny" / "fast-style-model.ckpt-1.index").is_file()
+
+
+def test_a_terminal_shows_a_bar_with_losses_speed_and_time_left(
+    world: tiny.World,
+    workplace: Path,
+    quick_steps: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["train", "-c", str(world.config_file(workplace))]) == 0
+    out, bar = capsys.readouterr()
+    for part in ("4/4", "content 1,234", "style 1,234", "tv 1,234", "total 1,234", "images/s"):
+        assert part in bar, part
+    assert "left" in bar
+    assert "step 4/4" not in out
+    assert f"saved {workplace}/models/tiny/fast-style-model.ckpt-4" in out
+
+
+def test_output_that_nobody_reads_is_no_error(world: tiny.World, tmp_path: Path) -> None:
+    path = world.config_file(tmp_path)
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, ROOT / "train.py", "-c", path, "--dry-run"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# eval.py
+
+
+@pytest.fixture(scope="module")
+def stylizer(trained: Trained) -> fast_style.Stylizer:
+    return fast_style.load(trained.model, precision="float32")
+
+
+def evaluate(trained: Trained, *arguments: Any) -> int:
+    model = ["--model", str(trained.model), "--precision", "float32"]
+    return script("eval", [*model, *map(str, arguments)])
+
+
+def test_eval_writes_the_picture_at_its_size_under_its_name_and_the_styles(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.save_picture(workplace / "dog.jpg", 33, 47, 1)
+    assert evaluate(trained, "--image", "dog.jpg") == 0
+    assert capsys.readouterr().out == "generated/dog_tiny.jpg\n"
+    assert sorted(tree(workplace)) == ["dog.jpg", "generated", "generated/dog_tiny.jpg"]
+    with Image.open("generated/dog_tiny.jpg") as result:
+        assert (result.size, result.format) == ((47, 33), "JPEG")
+
+
+def test_eval_writes_what_the_python_interface_returns(
+    trained: Trained, stylizer: fast_style.Stylizer, workplace: Path
+) -> None:
+    tiny.save_picture(workplace / "dog.png", 33, 47, 1)
+    assert evaluate(trained, "--image", "dog.png", "-o", "results/styled.png") == 0
+    assert sorted(tree(workplace)) == ["dog.png", "results", "results/styled.png"]
+    expected = stylizer.stylize(tiny.smooth_picture(33, 47, 1))
+    np.testing.assert_array_equal(np.asarray(Image.open("results/styled.png")), expected)
+
+
+def test_eval_takes_the_ancestors_arguments(trained: Trained, workplace: Path) -> None:
+    tiny.save_picture(workplace / "dog.jpg", 33, 47, 1)
+    unused = ["--loss_model", "vgg_16", "--image_size", "256"]
+    arguments = ["--model_file", str(trained.model), "--image_file", "dog.jpg"]
+    assert script("eval", [*arguments, *unused]) == 0
+    assert (workplace / "generated" / "dog_tiny.jpg").is_file()
+
+
+def test_eval_reads_the_ancestors_checkpoints(workplace: Path) -> None:
+    (workplace / "wave").mkdir()
+    weight_files.save_v1(
+        workplace / "wave" / "fast-style-model.ckpt-done", init_weights("slim2016")
+    )
+    tiny.save_picture(workplace / "dog.jpg", 18, 21, 1)
+    arguments = ["--model_file", "wave/fast-style-model.ckpt-done", "--image_file", "dog.jpg"]
+    assert script("eval", arguments) == 0
+    with Image.open("generated/dog_wave.jpg") as result:
+        assert result.size == (21, 18)
+
+
+def test_eval_takes_pictures_and_folders_and_keeps_their_tree(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "trip" / "day2").mkdir(parents=True)
+    tiny.save_picture(workplace / "trip" / "a.png", 20, 24, 1)
+    tiny.save_picture(workplace / "trip" / "day2" / "b.jpg", 24, 20, 2)
+    tiny.save_picture(workplace / "dog.jpg", 33, 47, 3)
+    assert evaluate(trained, "--image", "dog.jpg", "trip", "-o", "out") == 0
+    expected = ["out/dog_tiny.jpg", "out/a_tiny.png", "out/day2/b_tiny.jpg"]
+    assert capsys.readouterr().out.splitlines() == expected
+    assert all((workplace / path).is_file() for path in expected)
+
+
+def test_one_bad_picture_among_good_ones_is_named_and_the_others_are_done(
+    trained: Trained, workplace: Path
+) -> None:
+    tiny.save_picture(workplace / "a.jpg", 20, 24, 1)
+    tiny.save_picture(workplace / "c.jpg", 24, 20, 2)
+    (workplace / "b.jpg").write_text("no picture")
+    result = python(
+        workplace, ROOT / "eval.py", "--model", trained.model, "--image", "a.jpg", "b.jpg", "c.jpg"
+    )
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == ["generated/a_tiny.jpg", "generated/c_tiny.jpg"]
+    first, second = result.stderr.splitlines()
+    assert first == "1 of 3 pictures failed:"
+    assert second.startswith("  b.jpg: ")
+    assert sorted(path.name for path in (workplace / "generated").iterdir()) == [
+        "a_tiny.jpg",
+        "c_tiny.jpg",
+    ]
+
+
+def test_a_phone_photo_comes_out_upright(
+    trained: Trained, stylizer: fast_style.Stylizer, workplace: Path
+) -> None:
+    """Stored 40 x 30 and turned by EXIF: the phone was held upright, 30 wide and 40 high."""
+    photo = Image.fromarray(tiny.smooth_picture(30, 40, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Show it turned by a quarter, clockwise.
+    photo.save("phone.jpg", exif=exif, quality=95)
+    assert evaluate(trained, "--image", "phone.jpg", "-o", "styled.png") == 0
+    stored = np.asarray(Image.open("phone.jpg"))
+    assert stored.shape == (30, 40, 3)
+    styled = np.asarray(Image.open("styled.png"))
+    assert styled.shape == (40, 30, 3)
+    np.testing.assert_array_equal(styled, stylizer.stylize(np.rot90(stored, k=-1).copy()))
+    assert evaluate(trained, "--image", "phone.jpg") == 0
+    with Image.open("generated/phone_tiny.jpg") as result:
+        assert result.size == (30, 40)
+        assert 0x0112 not in result.getexif()  # Nothing left that would turn it again.
+
+
+# export.py
+
+
+def test_export_writes_a_saved_model_of_the_same_pixels_and_says_how_to_use_it(
+    trained: Trained,
+    stylizer: fast_style.Stylizer,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert script("export", ["--model", str(trained.model), "--precision", "float32"]) == 0
+    out = capsys.readouterr().out
+    assert "wrote exported/tiny " in out
+    assert "tf.saved_model.load('exported/tiny').signatures['serving_default']" in out
+    assert "tensorflow/serving" in out
+    run = tf.saved_model.load("exported/tiny").signatures["serving_default"]
+    for height, width in ((33, 47), (21, 18)):
+        picture = tiny.smooth_picture(height, width, 1)
+        exported = run(images=tf.constant(picture[None]))["stylized"][0].numpy()
+        assert exported.shape == (height, width, 3)
+        native = stylizer.stylize(picture)
+        assert np.abs(exported.astype(int) - native.astype(int)).max() <= 1
+    assert {path.name for path in (workplace / "exported").iterdir()} == {"tiny"}
+
+
+def test_scripts_explain_their_arguments(tmp_path: Path) -> None:
+    for name, words in {
+        "train": ("--conf", "--set", "--fresh", "--dry-run"),
+        "eval": ("--model", "--model_file", "--image", "--image_file", "--output"),
+        "export": ("--model", "--model_file", "--model_name"),
+    }.items():
+        result = python(tmp_path, ROOT / f"{name}.py", "--help")
+        assert result.returncode == 0
+        assert all(word in result.stdout for word in words), result.stdout
+    result = python(tmp_path, ROOT / "export.py")
+    assert result.returncode == 2
+    assert "--model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# Mistakes, one by one
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A command that cannot work.
+
+    Attributes:
+      name: In a few words.
+      arguments: Prepares the current folder and returns the command line.
+      code: The exit code wanted.
+      says: What standard error must contain.
+      lines: How many lines it may have.
+    """
+
+    name: str
+    arguments: Callable[[tiny.World, Path], list[str]]
+    code: int
+    says: tuple[str, ...]
+    lines: int = 1
+
+
+def training_run(**changes: Any) -> Callable[[tiny.World, Path], list[str]]:
+    """A run whose configuration is right, but for what it names."""
+    return lambda world, here: ["train", "-c", str(world.config_file(here, **changes))]
+
+
+def with_file(name: str, data: bytes, **changes: Any) -> Callable[[tiny.World, Path], list[str]]:
+    """A run with a file of its own in the current folder."""
+
+    def prepare(world: tiny.World, here: Path) -> list[str]:
+        path = here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return training_run(**changes)(world, here)
+
+    return prepare
+
+
+def with_override(*overrides: str) -> Callable[[tiny.World, Path], list[str]]:
+    options = [word for override in overrides for word in ("--set", override)]
+    return lambda world, here: [*training_run()(world, here), *options]
+
+
+def with_truncated_weights(world: tiny.World, here: Path) -> list[str]:
+    shutil.copy(world.weights, here / "cut.npz")
+    truncate(here / "cut.npz")
+    return training_run(loss_model_file="cut.npz")(world, here)
+
+
+def with_shallow_weights(world: tiny.World, here: Path) -> list[str]:
+    weight_files.save_npz(here / "short.npz", weight_files.random_vgg("vgg_16", "conv1_2"))
+    return training_run(loss_model_file="short.npz")(world, here)
+
+
+def with_glass_style(world: tiny.World, here: Path) -> list[str]:
+    pixels = np.dstack([tiny.smooth_picture(40, 40, 1), np.full((40, 40), 99, np.uint8)])
+    Image.fromarray(pixels).save(here / "glass.png")
+    return training_run(style_image="glass.png")(world, here)
+
+
+def with_empty_folder(world: tiny.World, here: Path) -> list[str]:
+    (here / "nothing").mkdir()
+    return training_run(dataset="nothing")(world, here)
+
+
+def with_another_arch(world: tiny.World, here: Path) -> list[str]:
+    weight_files.save_v1(here / "old.ckpt", init_weights("slim2016"))
+    return training_run(init_from="old.ckpt")(world, here)
+
+
+def evaluation(
+    model: Callable[[Path], None] | None = None,
+    picture: bytes | None = None,
+    options: tuple[str, ...] = (),
+) -> Callable[[tiny.World, Path], list[str]]:
+    """eval of photo.jpg with model.safetensors, each made as told."""
+
+    def prepare(world: tiny.World, here: Path) -> list[str]:
+        (model or save_good_model)(here / "model.safetensors")
+        if picture is None:
+            tiny.save_picture(here / "photo.jpg", 20, 24, 1)
+        else:
+            (here / "photo.jpg").write_bytes(picture)
+        (here / "file").write_text("not a folder")
+        return ["eval", "--model", "model.safetensors", "--image", "photo.jpg", *options]
+
+    return prepare
+
+
+def exporting(*options: str) -> Callable[[tiny.World, Path], list[str]]:
+    return lambda world, here: [
+        "export",
+        *evaluation()(world, here)[1:3],
+        *options,
+    ]
+
+
+def tiny_model(arch: str = "johnson", weights_of: str = "johnson") -> Model:
+    width = 0.125 if weights_of == "johnson" else 1.0
+    return Model(arch, width, ("tiny",), init_weights(weights_of, width=width))
+
+
+def save_good_model(path: Path) -> None:
+    save_model(path, tiny_model())
+
+
+def save_truncated_model(path: Path) -> None:
+    save_good_model(path)
+    truncate(path)
+
+
+MISTAKES = [
+    Mistake(
+        "config missing",
+        lambda world, here: ["train", "-c", "conf/nothing.yml"],
+        2,
+        ("conf/nothing.yml: 1 problem", "no such file"),
+        2,
+    ),
+    Mistake(
+        "unknown key",
+        with_override("style_wieght=3"),
+        2,
+        ("style_wieght: unknown key; did you mean 'style_weight'?",),
+        2,
+    ),
+    Mistake(
+        "wrong type",
+        with_override("batch_size=two"),
+        2,
+        ("batch_size: expected a whole number of at least 1, got 'two'",),
+        2,
+    ),
+    Mistake(
+        "both epoch and steps",
+        with_override("epoch=1", "steps=3"),
+        2,
+        ("epoch, steps: expected one of the two, got both; remove one",),
+        2,
+    ),
+    Mistake(
+        "three mistakes at once",
+        with_override("style_wieght=3", "batch_size=0", "precision=half"),
+        2,
+        ("--set: 3 problems", "style_wieght", "batch_size", "precision: expected one of auto"),
+        4,
+    ),
+    Mistake(
+        "weights missing",
+        training_run(loss_model_file="pretrained/vgg_16.ckpt"),
+        2,
+        (
+            "pretrained/vgg_16.ckpt: the weights of the loss network vgg_16 are missing",
+            "`python -m fast_style fetch vgg_16` gets it, or point loss_model_file at your own",
+        ),
+        2,
+    ),
+    Mistake("weights truncated", with_truncated_weights, 2, ("cut.npz: ", "damaged")),
+    Mistake(
+        "weights of too few layers",
+        with_shallow_weights,
+        2,
+        ("short.npz: no weights for layer vgg_16/conv2/conv2_1",),
+    ),
+    Mistake(
+        "style picture missing",
+        training_run(style_image="img/no.jpg"),
+        2,
+        ("style_image: img/no.jpg: no such picture",),
+        2,
+    ),
+    Mistake(
+        "style picture is not one",
+        with_file("style.jpg", b"hello", style_image="style.jpg"),
+        2,
+        ("style_image: style.jpg: ",),
+        2,
+    ),
+    Mistake(
+        "style picture with alpha",
+        with_glass_style,
+        2,
+        ("style_image: glass.png: has transparent parts", "save it without transparency"),
+        2,
+    ),
+    Mistake(
+        "photo folder missing",
+        training_run(dataset="data/train2014"),
+        2,
+        (
+            "data/train2014: no such folder of photos; point `dataset` at a folder of your own "
+            "(any photos will do),",
+            "`python -m fast_style fetch coco2017val` (0.8 GB) or "
+            "`python -m fast_style fetch coco2014` (13.6 GB)",
+        ),
+        2,
+    ),
+    Mistake("photo folder empty", with_empty_folder, 2, ("no photos in this folder (it is",), 2),
+    Mistake(
+        "photo folder without pictures",
+        with_file("texts/a.txt", b"hello", dataset="texts"),
+        2,
+        ("texts: no photos in this folder (none of its 1 files is a picture)",),
+        2,
+    ),
+    Mistake(
+        "photos that are none",
+        with_file("texts/a.jpg", b"hello", dataset="texts", batch_size=1),
+        2,
+        ("texts: none of its 1 photos can be read; for example, texts/a.jpg: ",),
+    ),
+    Mistake(
+        "held-out folder missing",
+        training_run(val_dataset="no"),
+        2,
+        ("no: no such folder of photos; point `val_dataset` at",),
+    ),
+    Mistake(
+        "fewer photos than a batch",
+        training_run(batch_size=8),
+        2,
+        ("7 photos in ", "fewer than batch_size 8; add photos or lower batch_size"),
+    ),
+    Mistake(
+        "preview picture missing",
+        training_run(preview_image="no.jpg"),
+        2,
+        ("preview_image: no.jpg: no such picture",),
+        2,
+    ),
+    Mistake(
+        "starting point missing",
+        training_run(init_from="models/none"),
+        2,
+        ("models/none: no such model",),
+    ),
+    Mistake(
+        "starting point of another arch",
+        with_another_arch,
+        2,
+        ("old.ckpt is arch slim2016", "this run is arch johnson", "make them agree"),
+        2,
+    ),
+    Mistake(
+        "model folder is a file",
+        with_file("out", b"x", model_path="out"),
+        1,
+        ("out/tiny: cannot write to this folder (", "out is not a folder)"),
+    ),
+    Mistake(
+        "folder of style targets is a file",
+        with_file("generated", b"x"),
+        1,
+        ("generated: cannot write to this folder (", "generated is not a folder)"),
+    ),
+    Mistake(
+        "model missing",
+        lambda world, here: ["eval", "--model", "models/no", "--image", "photo.jpg"],
+        2,
+        ("models/no: no such model; give the folder of a training run",),
+    ),
+    Mistake(
+        "model truncated",
+        evaluation(save_truncated_model),
+        2,
+        ("model.safetensors: cannot be read as a safetensors file", "damaged"),
+    ),
+    Mistake(
+        "model of an unknown arch",
+        evaluation(lambda path: save_model(path, tiny_model(arch="unet"))),
+        2,
+        ("model.safetensors: made for arch 'unet', and this version knows johnson, slim2016",),
+    ),
+    Mistake(
+        "model of another arch than it says",
+        evaluation(lambda path: save_model(path, tiny_model(weights_of="slim2016"))),
+        2,
+        ("model.safetensors: does not hold the weights of arch johnson: ", "missing (conv1/wei"),
+    ),
+    Mistake(
+        "model is a folder without one",
+        lambda world, here: ["export", "--model", "."],
+        2,
+        ("no model.safetensors and no fast-style-model.ckpt-* in this folder",),
+    ),
+    Mistake("picture is not one", evaluation(picture=b"hello"), 1, ("photo.jpg: ",)),
+    Mistake("picture is empty", evaluation(picture=b""), 1, ("photo.jpg: ", "empty")),
+    Mistake(
+        "picture missing",
+        lambda world, here: [*evaluation()(world, here)[:4], "no.jpg"],
+        1,
+        ("no.jpg: no such picture; check the path",),
+    ),
+    Mistake(
+        "folder of no pictures",
+        lambda world, here: [*with_folder(here / "none", evaluation()(world, here)[:4]), "none"],
+        2,
+        ("none: no photos in this folder (it is empty); give pictures, or a folder of some",),
+    ),
+    Mistake(
+        "output below a file",
+        evaluation(options=("-o", "file/styled.jpg")),
+        1,
+        ("file: cannot create this folder",),
+    ),
+    Mistake(
+        "output of an unknown format",
+        evaluation(options=("-o", "styled.xyz")),
+        1,
+        ("styled.xyz: ", ".png"),
+    ),
+    Mistake(
+        "output in place of the picture",
+        evaluation(options=("-o", "photo.jpg")),
+        1,
+        ("photo.jpg: would replace a source picture; choose another output with -o",),
+    ),
+    Mistake(
+        "style weights that are no numbers",
+        evaluation(options=("--style-weights", "a,b")),
+        1,
+        ("--style-weights: expected numbers with commas between", "got 'a,b'"),
+    ),
+    Mistake(
+        "style weights for another number of styles",
+        evaluation(options=("--style-weights", "0.5,0.5")),
+        1,
+        ("--style-weights: expected 1 finite numbers, for tiny, got [0.5, 0.5]",),
+    ),
+    Mistake(
+        "export below a file", exporting("-o", "file/out"), 1, ("file: cannot create this folder",)
+    ),
+    Mistake(
+        "export over something else",
+        exporting("-o", "file"),
+        1,
+        ("file: already exists and is not a SavedModel; choose another folder with -o",),
+    ),
+    Mistake(
+        "fetching what there is not",
+        lambda world, here: ["fetch", "vgg16"],
+        1,
+        ("'vgg16': nothing to fetch by this name; did you mean 'vgg_16'?",),
+    ),
+]
+
+
+def with_folder(folder: Path, arguments: list[str]) -> list[str]:
+    folder.mkdir()
+    return arguments
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.name for mistake in MISTAKES])
+def test_a_mistake_is_told_in_a_sentence_and_nothing_is_written(
+    mistake: Mistake,
+    world: tiny.World,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def no_graph(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("a graph was built for a run that cannot start")
+
+    for function in ("make_train_step", "style_grams"):
+        monkeypatch.setattr(training, function, no_graph)
+    arguments = mistake.arguments(world, workplace)
+    before = tree(workplace)
+    capfd.readouterr()
+    assert main(arguments) == mistake.code
+    errors = capfd.readouterr().err
+    assert errors.startswith("error: ")
+    for part in mistake.says:
+        assert part in errors
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) <= mistake.lines
+    assert tree(workplace) == before
+
+
+def test_a_loss_that_is_not_finite_is_told_in_a_sentence(
+    world: tiny.World,
+    workplace: Path,
+    quick_steps: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_step = training.make_train_step
+
+    def make_broken_step(*arguments: Any, **keywords: Any):
+        step = make_step(*arguments, **keywords)
+
+        def broken(photos: np.ndarray, choice: np.ndarray):
+            losses, styled = step(photos, choice)
+            return losses | {tags.TOTAL: tf.constant(np.inf)}, styled
+
+        return broken
+
+    monkeypatch.setattr(training, "make_train_step", make_broken_step)
+    assert main(["train", "-c", str(world.config_file(workplace))]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: step 1: total_loss is not a finite number")
+    assert len(errors.splitlines()) == 1
+
+
+def test_resuming_with_another_setting_is_refused_with_exit_code_2(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.folder / "models", workplace / "models")
+    before = tree(workplace)
+    overrides = ["--set", f"model_path={workplace}/models", "--set", "style_weight=5"]
+    assert main(["train", "-c", str(trained.folder / "tiny.yml"), *overrides]) == 2
+    errors = capsys.readouterr().err
+    assert "style_weight: was 100.0, now 5.0" in errors
+    assert "--fresh" in errors
+    assert tree(workplace) == before
+
+
+def test_the_model_of_a_run_and_the_printed_config_agree(trained: Trained) -> None:
+    described = load_model(trained.model).metadata["config"]
+    printed, _, _ = trained.process.stdout.partition("\n\n")
+    config = load_config(trained.folder / "tiny.yml", ["steps=2"])
+    assert described == config.to_dict()
+    assert config_to_yaml(config).strip() == printed

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nets
+import numpy as np
+import pytest
+import reference
+import tiny
+
+import fast_style
+from fast_style.checkpoints import MODEL_FILE, save_model
+from fast_style.errors import ModelError
+from fast_style.stylize import Stylizer
+
+SIZES = [(1, 1), (1, 50), (15, 16), (16, 16), (17, 23), (64, 33)]
+
+
+def levels_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    assert one.dtype == other.dtype == np.uint8
+    return np.abs(one.astype(int) - other.astype(int))
+
+
+@pytest.fixture(scope="module")
+def stylizer() -> Stylizer:
+    """A net of three styles in float32."""
+    return Stylizer(nets.johnson(3), precision="float32")
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return tiny.smooth_picture(17, 23, 0)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_pictures_keep_their_size(stylizer: Stylizer, height: int, width: int) -> None:
+    styled = stylizer.stylize(tiny.smooth_picture(height, width, 1))
+    assert styled.shape == (height, width, 3)
+    assert styled.dtype == np.uint8
+
+
+def test_one_trace_serves_every_size_and_every_mix(stylizer: Stylizer) -> None:
+    for height, width in SIZES:
+        picture = tiny.smooth_picture(height, width, 1)
+        stylizer.stylize([picture, picture], style_weights=[0.1, 0.2, 0.7])
+    assert stylizer.run.experimental_get_tracing_count() == 1
+
+
+def test_pixels_are_those_of_the_formula(stylizer: Stylizer, photo: np.ndarray) -> None:
+    mix = [0.2, 0.5, 0.3]
+    expected = reference.johnson(stylizer.model.weights, photo[None], np.array([mix]))[0]
+    styled = stylizer.stylize(photo, style_weights=mix)
+    # Rounded to the nearest level: half a level, and float32's error.
+    assert np.abs(styled - expected).max() < 0.55
+    assert styled.std() > 20  # A picture, not a flat colour.
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 20), (5, 40), (15, 7)])
+def test_small_pictures_are_reflected_up_to_16_pixels(
+    stylizer: Stylizer, height: int, width: int
+) -> None:
+    picture = tiny.smooth_picture(height, width, 2)
+    borders = ((0, max(16 - height, 0)), (0, max(16 - width, 0)), (0, 0))
+    enlarged = np.pad(picture, borders, mode="reflect")
+    styled = stylizer.stylize(enlarged)[:height, :width]
+    assert levels_apart(stylizer.stylize(picture), styled).max() <= 1
+
+
+def test_a_list_gives_a_list_in_order(stylizer: Stylizer, photo: np.ndarray) -> None:
+    other = tiny.smooth_picture(30, 18, 3)
+    styled = stylizer.stylize([photo, other, photo])
+    assert isinstance(styled, list)
+    assert [picture.shape for picture in styled] == [(17, 23, 3), (30, 18, 3), (17, 23, 3)]
+    np.testing.assert_array_equal(styled[0], styled[2])
+    np.testing.assert_array_equal(styled[1], stylizer.stylize(other))
+    assert stylizer.stylize([]) == []
+
+
+def test_a_picture_is_not_changed_by_stylizing_it(stylizer: Stylizer, photo: np.ndarray) -> None:
+    kept = photo.copy()
+    stylizer.stylize(photo)
+    np.testing.assert_array_equal(photo, kept)
+
+
+def test_any_layout_in_memory_will_do(stylizer: Stylizer, photo: np.ndarray) -> None:
+    mirrored = photo[:, ::-1]
+    mirrored.flags.writeable = False
+    assert not mirrored.flags.c_contiguous
+    np.testing.assert_array_equal(stylizer.stylize(mirrored), stylizer.stylize(mirrored.copy()))
+
+
+def test_the_first_style_is_taken_unless_asked(stylizer: Stylizer, photo: np.ndarray) -> None:
+    first = stylizer.stylize(photo, style_weights=[1, 0, 0])
+    np.testing.assert_array_equal(stylizer.stylize(photo), first)
+
+
+def test_style_weights_blend_between_styles(stylizer: Stylizer, photo: np.ndarray) -> None:
+    first, second, half = (
+        stylizer.stylize(photo, style_weights=mix).astype(float)
+        for mix in ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0])
+    )
+    apart = np.abs(first - second).mean()
+    assert apart > 5
+    assert 1 < np.abs(first - half).mean() < apart
+    assert 1 < np.abs(second - half).mean() < apart
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0, 1.0), np.array([0.0, 0.0, 1.0])])
+def test_style_weights_may_be_any_sequence(
+    stylizer: Stylizer, photo: np.ndarray, weights: Any
+) -> None:
+    expected = stylizer.stylize(photo, style_weights=[0, 0, 1])
+    np.testing.assert_array_equal(stylizer.stylize(photo, style_weights=weights), expected)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [],
+        [1.0],
+        [0.2, 0.2, 0.3, 0.3],
+        [np.nan, 0.5, 0.5],
+        [np.inf, 0.0, 0.0],
+        [1e300, 0.0, 0.0],  # Infinite in float32.
+        [[1.0, 0.0], [0.0], []],
+        [[1.0], [0.0], [0.0]],
+        ["much", "little", "none"],
+        1.0,
+    ],
+)
+def test_style_weights_that_do_not_fit_the_model_are_refused(
+    stylizer: Stylizer, photo: np.ndarray, weights: Any
+) -> None:
+    expected = "expected 3 finite numbers, for waves, glass, ink, got "
+    with pytest.raises(ValueError, match=expected):
+        stylizer.stylize(photo, style_weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (np.zeros((17, 23, 3), np.float32), "float32"),
+        (np.zeros((17, 23, 3), np.int64), "int64"),
+        ([np.zeros((17, 23, 3), bool)], "bool"),
+        ("photo.jpg", "str"),
+        (None, "NoneType"),
+        ((np.zeros((17, 23, 3), np.uint8),), "tuple"),
+    ],
+)
+def test_what_is_not_a_uint8_array_is_refused(stylizer: Stylizer, image: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"image: expected a NumPy array of uint8, got {got}"):
+        stylizer.stylize(image)
+
+
+@pytest.mark.parametrize("shape", [(17, 23), (17, 23, 1), (17, 23, 4), (1, 17, 23, 3), (0, 5, 3)])
+def test_what_has_not_the_shape_of_a_picture_is_refused(
+    stylizer: Stylizer, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"image: expected shape \[H, W, 3\], got \[") as caught:
+        stylizer.stylize(np.zeros(shape, np.uint8))
+    assert str(caught.value).endswith(f"got {list(shape)}")
+
+
+def test_bfloat16_is_close_to_float32(stylizer: Stylizer) -> None:
+    fast = Stylizer(nets.johnson(3), precision="bfloat16")
+    assert (stylizer.precision, fast.precision) == ("float32", "bfloat16")
+    photo = tiny.smooth_picture(40, 52, 0)
+    apart = levels_apart(fast.stylize(photo), stylizer.stylize(photo))
+    # 8 bits of precision: 0.2 to 0.4 % a layer over some twenty layers, on a scale of 255.
+    assert 0 < apart.mean() < 3
+
+
+def test_precision_is_one_of_two_or_left_to_the_machine() -> None:
+    assert Stylizer(nets.johnson()).precision in ("float32", "bfloat16")
+    with pytest.raises(ValueError, match="expected .*float32.*bfloat16.* got 'float16'"):
+        Stylizer(nets.johnson(), precision="float16")
+
+
+def test_load_gives_a_stylizer(stylizer: Stylizer, tmp_path: Path, photo: np.ndarray) -> None:
+    save_model(tmp_path / MODEL_FILE, nets.johnson(3))
+    loaded = fast_style.load(tmp_path, precision="float32")
+    assert isinstance(loaded, fast_style.Stylizer)
+    assert loaded.model.style_names == nets.STYLES
+    apart = levels_apart(loaded.stylize(photo), stylizer.stylize(photo))
+    assert apart.max() <= 1
+
+
+def test_load_names_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere: no such model; give the folder of a training"):
+        fast_style.load(tmp_path / "nowhere")
+
+
+def test_importing_the_package_loads_no_tensorflow() -> None:
+    program = """
+import sys
+import fast_style, fast_style.cli, fast_style.config, fast_style.images, fast_style.jobs
+assert {"Stylizer", "load"} <= set(fast_style.__all__)
+assert "tensorflow" not in sys.modules, "imported at once"
+assert not hasattr(fast_style, "unheard_of")
+assert "tensorflow" not in sys.modules, "imported by a look"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,690 @@
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+import weight_files
+
+from fast_style import objective as tags
+from fast_style import training
+from fast_style.checkpoints import (
+    FIRST_MOMENT,
+    SECOND_MOMENT,
+    STEP,
+    load_model,
+    read_checkpoint,
+)
+from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
+from fast_style.images import cover_crop, read_image
+from fast_style.objective import Objective
+from fast_style.training import (
+    RunHeader,
+    StepReport,
+    TrainObserver,
+    TrainResult,
+    TrainState,
+    make_train_step,
+    train,
+)
+from fast_style.transform_net import init_weights, weight_count
+
+MODEL = "model.safetensors"
+
+
+class Recorder(TrainObserver):
+    """Remembers what it is told, and can press Ctrl-C."""
+
+    def __init__(self, *, interrupt_at: int | None = None) -> None:
+        """Presses it in the report of step `interrupt_at`."""
+        self.interrupt_at = interrupt_at
+        self.header: RunHeader | None = None
+        self.reports: list[StepReport] = []
+        self.steps: list[int] = []
+        self.checkpoints: list[tuple[str, Mapping[str, float]]] = []
+
+    def on_start(self, header: RunHeader) -> None:
+        assert self.header is None
+        self.header = header
+
+    def on_log(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    def on_step(self, step: int) -> None:
+        self.steps.append(step)
+        if step == self.interrupt_at:
+            raise KeyboardInterrupt
+
+    def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
+        self.checkpoints.append((path.name, validation))
+
+
+def run_tiny(
+    world: tiny.World,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    interrupt_at: int | None = None,
+    **changes: Any,
+) -> tuple[TrainResult, Recorder]:
+    """Trains in `folder` as the current folder; the model goes to `folder`/models/tiny."""
+    recorder = Recorder(interrupt_at=interrupt_at)
+    with tiny.working_in(folder):
+        result = train(world.config(folder, **changes), fresh=fresh, observer=recorder)
+    return result, recorder
+
+
+def checkpoint(folder: Path, step: int) -> dict[str, np.ndarray]:
+    return read_checkpoint(folder / "models" / "tiny" / f"fast-style-model.ckpt-{step}")[0]
+
+
+def assert_equal_tensors(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What checkpoints and models below a folder hold; event files grow by design."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "tfevents" not in path.name
+    }
+
+
+def no_graph(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("the training graph was built for a run that cannot start")
+
+
+# One run from start to end, and what it leaves behind
+
+
+@pytest.fixture(scope="module")
+def whole(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
+    """Four steps in one go, with held-out photos and a checkpoint after every second step."""
+    folder = tmp_path_factory.mktemp("whole")
+    result, recorder = run_tiny(
+        world, folder, checkpoint_every_steps=2, val_dataset=str(world.held_out)
+    )
+    return folder, result, recorder
+
+
+def test_the_header_tells_what_the_run_is(world: tiny.World, whole: Any) -> None:
+    folder, _, recorder = whole
+    header = recorder.header
+    assert header.precision == "float32"
+    assert (header.loss_model, header.loss_model_file) == ("vgg_16", world.weights)
+    assert (header.photos, header.steps, header.start_step) == (tiny.PHOTO_COUNT, 4, 0)
+    assert header.arch == "johnson"
+    assert header.weights == weight_count("johnson", width=0.125)
+    assert header.folder == folder / "models" / "tiny"
+    assert header.notes == ()
+
+
+def test_steps_and_checkpoints_are_reported_as_they_happen(whole: Any) -> None:
+    _, result, recorder = whole
+    assert recorder.steps == [1, 2, 3, 4]
+    assert [report.step for report in recorder.reports] == [1, 2, 3, 4]
+    assert all(np.isfinite(list(report.losses.values())).all() for report in recorder.reports)
+    assert all(0.0 <= report.waited <= 1.0 for report in recorder.reports)
+    assert recorder.reports[0].images_per_second == 0.0  # Tracing is no measure of speed.
+    assert recorder.reports[1].images_per_second > 0.0
+    names = [name for name, _ in recorder.checkpoints]
+    assert names == ["fast-style-model.ckpt-2", "fast-style-model.ckpt-4"]
+    assert result.steps == 4
+    assert not result.interrupted and result.skipped == {}
+
+
+def test_the_result_holds_the_first_and_the_mean_of_the_last_losses(whole: Any) -> None:
+    _, result, recorder = whole
+    losses = [report.losses[tags.TOTAL] for report in recorder.reports]
+    assert result.first[tags.TOTAL] == losses[0]
+    assert result.last[tags.TOTAL] == pytest.approx(np.mean(losses))
+
+
+def test_the_total_is_the_weighted_sum_at_every_step(whole: Any) -> None:
+    for report in whole[2].reports:
+        losses = report.losses
+        assert losses[tags.WEIGHTED_STYLE] == pytest.approx(100.0 * losses[tags.STYLE], rel=1e-5)
+        assert losses[tags.TOTAL] == pytest.approx(
+            losses[tags.WEIGHTED_CONTENT]
+            + losses[tags.WEIGHTED_STYLE]
+            + losses[tags.WEIGHTED_VARIATION],
+            rel=1e-5,
+        )
+
+
+def test_the_run_folder_holds_checkpoints_model_preview_and_summaries(whole: Any) -> None:
+    folder = whole[0] / "models" / "tiny"
+    names = {path.name for path in folder.iterdir() if "tfevents" not in path.name}
+    stem = "fast-style-model.ckpt"
+    assert names == {
+        *(f"{stem}-{step}{end}" for step in (2, 4) for end in (".index", ".data-00000-of-00001")),
+        MODEL,
+        "preview.jpg",
+    }
+
+
+def test_the_style_is_saved_as_the_loss_network_saw_it(world: tiny.World, whole: Any) -> None:
+    folder, _, recorder = whole
+    assert recorder.header.targets == (Path("generated/target_style_tiny.jpg"),)
+    saved = read_image(folder / "generated" / "target_style_tiny.jpg").astype(float)
+    seen = cover_crop(read_image(world.style), 32)
+    assert np.abs(saved - seen).mean() < 4  # A JPEG of quality 95.
+
+
+def test_the_preview_has_the_first_photos_size(world: tiny.World, whole: Any) -> None:
+    preview = read_image(whole[0] / "models" / "tiny" / "preview.jpg")
+    assert preview.shape == (394, 512, 3)  # 40 x 52 px, scaled to a long side of 512 px.
+
+
+def test_the_model_file_says_how_it_was_made(world: tiny.World, whole: Any) -> None:
+    folder = whole[0]
+    data = (folder / "models" / "tiny" / MODEL).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    described = json.loads(data[8 : 8 + length])
+    header = described.pop("__metadata__")
+    assert {entry["dtype"] for entry in described.values()} == {"F16"}
+    assert header["arch"] == "johnson"
+    assert float(header["width"]) == 0.125
+    assert json.loads(header["style_names"]) == ["tiny"]
+    metadata = json.loads(header["metadata"])
+    assert (
+        metadata["config"]
+        == world.config(folder, checkpoint_every_steps=2, val_dataset=str(world.held_out)).to_dict()
+    )
+    assert metadata["steps"] == 4
+    assert metadata["photos"] == tiny.PHOTO_COUNT
+    assert metadata["precision"] == "float32"
+    assert len(metadata["loss_model_sha256"]) == len(metadata["style_sha256"][0]) == 64
+    assert metadata["versions"]["numpy"] == np.__version__
+    assert metadata["validation"][tags.TOTAL] == whole[2].checkpoints[-1][1][tags.TOTAL]
+
+
+def test_the_model_is_the_checkpoint_in_16_bits(whole: Any) -> None:
+    folder = whole[0]
+    trained = checkpoint(folder, 4)
+    model = load_model(folder / "models" / "tiny")
+    for name, value in model.weights.items():
+        np.testing.assert_array_equal(value, trained[name].astype(np.float16))
+
+
+def test_held_out_photos_are_scored_at_every_checkpoint(world: tiny.World, whole: Any) -> None:
+    folder, _, recorder = whole
+    model = load_model(folder / "models" / "tiny" / "fast-style-model.ckpt-4")
+    config = world.config(folder)
+    network = training.build_network(config, "float32")
+    objective = training.build_objective(config, network, training.load_style_pictures(config))
+    score = training.make_score(
+        TrainState(model.weights), objective, arch="johnson", precision="float32"
+    )
+    totals = []
+    for path in sorted(world.held_out.iterdir()):
+        photo = cover_crop(read_image(path), 32)
+        totals.append(float(score(tf.constant(photo[None]), tf.ones([1, 1]))[tags.TOTAL]))
+    (_, early), (_, late) = recorder.checkpoints
+    assert late[tags.TOTAL] == pytest.approx(np.mean(totals), rel=1e-5)
+    assert early[tags.TOTAL] != late[tags.TOTAL]
+
+
+def read_events(folder: Path) -> tuple[dict[str, dict[int, float]], dict[str, int]]:
+    """{tag: {step: value}} of the scalars and {tag: count} of the images."""
+    scalars: dict[str, dict[int, float]] = defaultdict(dict)
+    images: dict[str, int] = defaultdict(int)
+    for path in sorted(folder.glob("*tfevents*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "images":
+                    images[value.tag] += 1
+                else:
+                    scalars[value.tag][event.step] = float(tf.make_ndarray(value.tensor))
+    return scalars, images
+
+
+def test_tensorboard_finds_the_ancestors_tags(whole: Any) -> None:
+    scalars, images = read_events(whole[0] / "models" / "tiny")
+    ancestors = {
+        "losses/content_loss",
+        "losses/style_loss",
+        "losses/regularizer_loss",
+        "weighted_losses/weighted_content_loss",
+        "weighted_losses/weighted_style_loss",
+        "weighted_losses/weighted_regularizer_loss",
+        "total_loss",
+        "style_losses/vgg_16/conv1/conv1_2",
+        "style_losses/vgg_16/conv2/conv2_2",
+    }
+    ours = {"content_losses/vgg_16/conv2/conv2_2", "gradient_norm"}
+    held_out = {f"validation/{tag}" for tag in (ancestors | ours) - {"gradient_norm"}}
+    assert set(scalars) == ancestors | ours | held_out
+    for report in whole[2].reports:
+        for tag, value in report.losses.items():
+            assert scalars[tag][report.step] == pytest.approx(value, rel=1e-6)
+    assert sorted(scalars["validation/total_loss"]) == [2, 4]
+    assert images == {"generated": 4, "origin": 4, "preview": 2}
+
+
+# Stopping and going on
+
+
+@pytest.fixture(scope="module")
+def pieces(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
+    """The same four steps in three goes: interrupted after one, ended at two, prolonged to four."""
+    folder = tmp_path_factory.mktemp("pieces")
+    interrupted = run_tiny(world, folder, steps=2, interrupt_at=1)
+    after_interrupt = contents(folder)
+    ended = run_tiny(world, folder, steps=2)
+    prolonged = run_tiny(world, folder, steps=4, log_every_steps=3)
+    return folder, interrupted, after_interrupt, ended, prolonged
+
+
+def test_ctrl_c_ends_the_run_with_a_checkpoint(pieces: Any) -> None:
+    _, (result, recorder), files, _, _ = pieces
+    assert result.interrupted
+    assert result.steps == 1
+    assert [name for name, _ in recorder.checkpoints] == ["fast-style-model.ckpt-1"]
+    assert "models/tiny/fast-style-model.ckpt-1.index" in files
+    assert f"models/tiny/{MODEL}" in files
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole: Any, pieces: Any) -> None:
+    after_ctrl_c, after_more_steps = checkpoint(pieces[0], 2), checkpoint(pieces[0], 4)
+    assert_equal_tensors(after_ctrl_c, checkpoint(whole[0], 2))
+    assert_equal_tensors(after_more_steps, checkpoint(whole[0], 4))
+    weights = init_weights("johnson", width=0.125)
+    assert set(after_more_steps) == {
+        STEP,
+        *weights,
+        *(f"{name}/{FIRST_MOMENT}" for name in weights),
+        *(f"{name}/{SECOND_MOMENT}" for name in weights),
+    }
+    assert after_more_steps[STEP] == 4
+    assert not np.array_equal(after_ctrl_c["out/weight"], after_more_steps["out/weight"])
+
+
+def test_a_resumed_run_starts_where_the_first_one_ended(pieces: Any) -> None:
+    _, _, _, (_, second), (result, third) = pieces
+    assert (second.header.start_step, second.steps) == (1, [2])
+    assert (third.header.start_step, third.steps) == (2, [3, 4])
+    assert result.steps == 4
+    # After the first step of the session, at the multiple of log_every_steps, and at the end.
+    assert [report.step for report in third.reports] == [3, 4]
+
+
+def test_keys_that_are_free_to_change_are_noted(pieces: Any) -> None:
+    _, _, _, (_, second), (_, third) = pieces
+    assert second.header.notes == ()
+    assert third.header.notes == (
+        "steps changed from 2 to 4",
+        "log_every_steps changed from 1 to 3",
+    )
+
+
+def copy_of(whole: Any, folder: Path) -> Path:
+    """The finished run once more, free to be changed."""
+    shutil.copytree(whole[0] / "models", folder / "models")
+    return folder
+
+
+def test_a_changed_run_is_not_resumed_and_every_changed_key_is_named(
+    world: tiny.World, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "make_train_step", no_graph)
+    folder = copy_of(whole, tmp_path)
+    before = contents(folder)
+    with pytest.raises(ConfigError) as caught:
+        run_tiny(world, folder, steps=9, style_weight=101.0, seed=3)
+    assert str(caught.value).splitlines() == [
+        f"{folder}/models/tiny: cannot resume, the run there was made with other settings "
+        "(undo the change, choose another 'naming', or start over with --fresh): 2 problems",
+        "  style_weight: was 100.0, now 101.0",
+        "  seed: was 0, now 3",
+    ]
+    assert contents(folder) == before
+
+
+def test_a_finished_run_does_nothing_and_keeps_its_model(
+    world: tiny.World, whole: Any, tmp_path: Path
+) -> None:
+    folder = copy_of(whole, tmp_path)
+    before = contents(folder / "models")
+    for steps in (4, 3):
+        result, recorder = run_tiny(world, folder, steps=steps)
+        assert (result.steps, recorder.steps, result.first, result.last) == (4, [], {}, {})
+    assert contents(folder / "models") == before
+
+
+def test_a_finished_run_without_its_model_file_writes_it_again(
+    world: tiny.World, whole: Any, tmp_path: Path
+) -> None:
+    folder = copy_of(whole, tmp_path)
+    (folder / "models" / "tiny" / MODEL).unlink()
+    run_tiny(world, folder)
+    model = load_model(folder / "models" / "tiny")
+    np.testing.assert_array_equal(
+        model.weights["out/weight"], checkpoint(whole[0], 4)["out/weight"].astype(np.float16)
+    )
+
+
+def test_fresh_starts_over_and_renames_the_old_run(
+    world: tiny.World, whole: Any, tmp_path: Path
+) -> None:
+    folder = copy_of(whole, tmp_path)
+    before = contents(folder / "models" / "tiny")
+    result, recorder = run_tiny(world, folder, fresh=True, steps=1, seed=1)
+    assert recorder.steps == [1]
+    assert result.steps == 1
+    (aside,) = (path for path in (folder / "models").iterdir() if path.name != "tiny")
+    assert contents(aside) == before
+    assert recorder.header is not None
+    assert recorder.header.notes == (f"the run that was in {folder}/models/tiny is now in {aside}",)
+
+
+def test_a_damaged_checkpoint_is_refused_and_left_alone(
+    world: tiny.World, whole: Any, tmp_path: Path
+) -> None:
+    folder = copy_of(whole, tmp_path)
+    data = folder / "models" / "tiny" / "fast-style-model.ckpt-4.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    before = contents(folder)
+    with pytest.raises(ModelError, match=r"ckpt-4: cannot be read as a TensorFlow checkpoint"):
+        run_tiny(world, folder, steps=6)
+    assert contents(folder) == before
+
+
+def test_a_checkpoint_without_moments_is_refused(whole: Any) -> None:
+    state = TrainState(init_weights("johnson", width=0.125))
+    before = {name: value.numpy() for name, value in state.tensors().items()}
+    tensors = checkpoint(whole[0], 4)
+    del tensors[f"conv1/weight/{FIRST_MOMENT}"]
+    with pytest.raises(ModelError, match=r"here: cannot resume from it, 1 tensors are missing"):
+        state.restore(Path("here"), tensors)
+    assert_equal_tensors(before, {name: value.numpy() for name, value in state.tensors().items()})
+
+
+def test_ctrl_c_between_an_update_and_its_count_loses_neither(
+    world: tiny.World, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_interrupted_step(state: TrainState, *args: Any, **kwargs: Any):
+        def step(photos: np.ndarray, choice: np.ndarray) -> None:
+            state.step.assign_add(1)
+            raise KeyboardInterrupt
+
+        return step
+
+    monkeypatch.setattr(training, "make_train_step", make_interrupted_step)
+    folder = copy_of(whole, tmp_path)
+    result, recorder = run_tiny(world, folder, steps=6)
+    assert result.interrupted
+    assert result.steps == 5
+    assert [name for name, _ in recorder.checkpoints] == ["fast-style-model.ckpt-5"]
+    assert checkpoint(folder, 5)[STEP] == 5
+
+
+# Learning
+
+
+@pytest.fixture(scope="module")
+def two_styles(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
+    """Thirty steps of a net of two styles, with random crops and flips."""
+    folder = tmp_path_factory.mktemp("two_styles")
+    styles = [
+        {"name": "one", "image": str(world.style), "weight": 100.0},
+        {"name": "other", "image": str(world.other_style), "weight": 50.0},
+    ]
+    return folder, *run_tiny(
+        world,
+        folder,
+        steps=30,
+        styles=styles,
+        style_image=None,
+        style_weight=None,
+        random_crop=True,
+        random_flip=True,
+        log_every_steps=10,
+        summary_every_steps=100,
+    )
+
+
+def test_the_loss_falls(two_styles: Any) -> None:
+    _, result, recorder = two_styles
+    last = recorder.reports[-1].losses
+    assert last[tags.TOTAL] < result.first[tags.TOTAL] / 4
+    assert last[tags.STYLE] < result.first[tags.STYLE] / 4
+
+
+def test_reports_come_at_the_first_step_and_at_every_tenth(two_styles: Any) -> None:
+    assert [report.step for report in two_styles[2].reports] == [1, 10, 20, 30]
+
+
+def test_a_run_of_several_styles_makes_one_model_of_all(two_styles: Any) -> None:
+    folder, _, recorder = two_styles
+    model = load_model(folder / "models" / "tiny")
+    assert model.style_names == ("one", "other")
+    scales = model.weights["conv1/scale"]
+    assert scales.shape[0] == 2
+    assert (np.abs(scales - 1.0).max(axis=1) > 0).all()  # Both styles were trained.
+    assert recorder.header.targets == (
+        Path("generated/target_style_one.jpg"),
+        Path("generated/target_style_other.jpg"),
+    )
+    assert all((folder / target).is_file() for target in recorder.header.targets)
+    preview = read_image(folder / "models" / "tiny" / "preview.jpg")
+    assert preview.shape == (394, 2 * 512, 3)
+
+
+def test_the_choice_of_styles_depends_on_seed_and_step_alone() -> None:
+    choices = [training.style_choice(7, step, 4, 3) for step in range(60)]
+    np.testing.assert_array_equal(choices[5], training.style_choice(7, 5, 4, 3))
+    assert all((choice.sum(axis=1) == 1).all() for choice in choices)
+    shares = np.mean(np.concatenate(choices), axis=0)
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.1)  # 240 draws.
+    assert not np.array_equal(choices, [training.style_choice(8, step, 4, 3) for step in range(60)])
+    np.testing.assert_array_equal(training.style_choice(7, 5, 2, 1), [[1.0], [1.0]])
+
+
+def test_adam_equals_the_formula_in_float64() -> None:
+    """Kingma & Ba (2015), in the form that ends their section 2: epsilon is not corrected."""
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((3, 5)).astype(np.float32)
+    sizes = np.array([1e-8, 1e-3, 1.0, 10.0, 1e4])  # The first is epsilon's.
+    gradients = [(rng.standard_normal((3, 5)) * sizes).astype(np.float32) for _ in range(3)]
+    state = TrainState({"w": start})
+
+    @tf.function(input_signature=[tf.TensorSpec([3, 5], tf.float32)], autograph=False)
+    def update(gradient: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies(state.apply_adam({"w": gradient}, 0.01)):
+            return tf.constant(0)
+
+    weight, first, second = start.astype(np.float64), 0.0, 0.0
+    for step, gradient in enumerate(gradients, start=1):
+        update(tf.constant(gradient))
+        gradient = gradient.astype(np.float64)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        rate = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        weight = weight - rate * first / (np.sqrt(second) + 1e-8)
+    assert state.step.numpy() == 3
+    # 1 - 0.999 has lost four digits in float32, so a step is right to a thousandth of its 0.01.
+    np.testing.assert_allclose(state.weights["w"], weight, rtol=0, atol=3e-5)
+    np.testing.assert_allclose(state.first["w"], first, rtol=1e-4)
+    np.testing.assert_allclose(state.second["w"], second, rtol=1e-3)
+
+
+def test_steps_are_given_or_follow_from_passes_over_the_photos(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    assert training.total_steps(world.config(tmp_path, steps=9), 7) == 9
+    # Two passes over 7 photos by twos: batches run across the end of a pass.
+    assert training.total_steps(world.config(tmp_path, steps=None, epoch=2), 7) == 7
+
+
+# Losses that are not finite
+
+
+class _ToyNetwork:
+    """Stands in for a loss network: the pixels are its only layer."""
+
+    def __call__(self, images: tf.Tensor, layers: Any = None) -> dict[str, tf.Tensor]:
+        return {"pixels": tf.cast(images, tf.float32)}
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    objective = Objective(
+        network=_ToyNetwork(),  # pyright: ignore[reportArgumentType]
+        content_layers=("pixels",),
+        target_grams={"pixels": np.zeros([1, 3, 3], np.float32)},
+        style_weights=np.ones([1], np.float32),
+        content_weight=1.0,
+        tv_weight=0.0,
+    )
+    state = TrainState(init_weights("johnson", width=0.125))
+    step = make_train_step(
+        state,
+        objective,
+        arch="johnson",
+        precision="float32",
+        learning_rate=1e30,
+        batch_size=1,
+        image_size=32,
+    )
+    photos = tf.constant(tiny.smooth_picture(32, 32, 0)[None])
+    losses, _ = step(photos, tf.ones([1, 1]))
+    assert np.isfinite(losses[tags.TOTAL])
+    after_one = {name: value.numpy() for name, value in state.tensors().items()}
+    assert np.isfinite(list(after_one["out/weight"].ravel())).all()
+    losses, _ = step(photos, tf.ones([1, 1]))
+    assert not np.isfinite([float(value) for value in losses.values()]).all()
+    assert_equal_tensors(
+        after_one, {name: value.numpy() for name, value in state.tensors().items()}
+    )
+    assert state.step.numpy() == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(
+    world: tiny.World, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Objective.score
+
+    def broken(self: Objective, *args: tf.Tensor) -> dict[str, tf.Tensor]:
+        terms = score(self, *args)
+        return terms | {tags.STYLE: terms[tags.STYLE] / 0.0, tags.TOTAL: terms[tags.TOTAL] * np.nan}
+
+    monkeypatch.setattr(Objective, "score", broken)
+    folder = copy_of(whole, tmp_path)
+    before = contents(folder / "models")
+    with pytest.raises(
+        FastStyleError,
+        match=r"^step 5: losses/style_loss, total_loss(, gradient_norm)? is not a finite number",
+    ) as caught:
+        run_tiny(world, folder, steps=8)
+    assert "Lower learning_rate" in str(caught.value)
+    assert contents(folder / "models") == before
+
+
+# Starting from other weights
+
+
+@pytest.fixture(scope="module")
+def ancestor(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """A V1 checkpoint as the 2016 implementation left it, at step 40,000."""
+    folder = tmp_path_factory.mktemp("2016") / "wave"
+    folder.mkdir()
+    weights = init_weights("slim2016", seed=9)
+    extra = {"global_step": np.array(40000, np.int64), "beta1_power": np.array(0.5, np.float32)}
+    path = weight_files.save_v1(folder / "fast-style-model.ckpt-done", {**weights, **extra})
+    return path, weights
+
+
+def test_training_starts_from_a_checkpoint_of_2016(
+    world: tiny.World, ancestor: Any, tmp_path: Path
+) -> None:
+    path, weights = ancestor
+    result, recorder = run_tiny(
+        world,
+        tmp_path,
+        arch="slim2016",
+        width=1.0,
+        init_from=str(path),
+        steps=1,
+        learning_rate=1e-30,  # Too little to change any weight.
+    )
+    assert recorder.header is not None
+    assert recorder.header.start_step == 0
+    assert recorder.header.weights == 1_674_432
+    assert result.steps == 1
+    trained = checkpoint(tmp_path, 1)
+    assert_equal_tensors({name: trained[name] for name in weights}, weights)
+    assert load_model(tmp_path / "models" / "tiny").arch == "slim2016"
+
+
+def test_training_starts_from_a_model_of_ours(
+    world: tiny.World, whole: Any, tmp_path: Path
+) -> None:
+    model = load_model(whole[0] / "models" / "tiny")
+    run_tiny(
+        world,
+        tmp_path,
+        init_from=str(whole[0] / "models" / "tiny"),
+        steps=1,
+        learning_rate=1e-30,
+        seed=5,
+    )
+    trained = checkpoint(tmp_path, 1)
+    for name, value in model.weights.items():
+        np.testing.assert_allclose(trained[name], value, rtol=0, atol=2e-30, err_msg=name)
+    assert np.abs(trained[f"out/weight/{FIRST_MOMENT}"]).max() > 0  # One step of its own.
+
+
+def test_starting_from_another_architecture_is_refused(
+    world: tiny.World, ancestor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "make_train_step", no_graph)
+    with pytest.raises(
+        ConfigError,
+        match=r"ckpt-done is arch slim2016, width 1, 1 styles, and this run is arch johnson, "
+        r"width 0\.125, 1 styles; make them agree",
+    ):
+        run_tiny(world, tmp_path, init_from=str(ancestor[0]))
+    assert contents(tmp_path) == {}
+    assert not (tmp_path / "models").exists()
+
+
+# Photos
+
+
+def test_unreadable_photos_are_counted_and_named(world: tiny.World, tmp_path: Path) -> None:
+    shutil.copytree(world.photos, tmp_path / "photos")
+    broken = sorted(path for path in (tmp_path / "photos").rglob("*") if path.is_file())[::2]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:200])
+    result, recorder = run_tiny(world, tmp_path, dataset=str(tmp_path / "photos"))
+    assert recorder.steps == [1, 2, 3, 4]  # All photos were asked for.
+    assert set(result.skipped) == set(broken)
+    for path, reason in result.skipped.items():
+        assert str(path) in reason
+
+
+def test_photos_none_of_which_can_be_read_are_refused_before_anything_is_written(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        (tmp_path / "photos" / name).write_text("no picture")
+    before = contents(tmp_path)
+    with pytest.raises(
+        DataError, match=r"none of its 3 photos can be read; for example, .*a\.jpg: "
+    ):
+        run_tiny(world, tmp_path, dataset=str(tmp_path / "photos"))
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "models").exists()
