@@ -196,7 +196,8 @@ def _training_observer() -> Iterator[TrainObserver]:
                     dynamic_ncols=True,
                     bar_format="{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} "
                     "{postfix[0]} {remaining} left",
-                    postfix=["tracing the graph"],
+                    # A list, for the `postfix[0]` of the format.
+                    postfix=["tracing the graph"],  # pyright: ignore[reportArgumentType]
                 )
 
         def on_step(self, step: int) -> None:

@@ -234,7 +234,11 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
       ConfigError: With every problem of the file and the overrides.
     """
-    return RunConfig(**flat_config.load(RunConfig, _rules, path, overrides, _REPLACES))
+    return RunConfig(
+        **flat_config.load(
+            RunConfig, _rules, path, overrides, replaces=_REPLACES, example="naming: candy"
+        )
+    )
 
 
 def config_from_dict(mapping: Mapping[str, Any], source: str) -> RunConfig:
@@ -292,15 +296,20 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 "remove the others or choose arch johnson",
             )
 
+    yield from layer_problems(values)
+
+
+def layer_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Finds `content_layers` and `style_layers` that `loss_model` does not have."""
     loss_model = values.get("loss_model", "")
     for key in ("content_layers", "style_layers"):
         for layer in values.get(key, ()):
-            fault = layer_fault(layer, loss_model)
+            fault = _layer_fault(layer, loss_model)
             if fault:
                 yield Problem(frozenset({"loss_model", key}), f"{key}: {fault}")
 
 
-def layer_fault(layer: str, loss_model: str) -> str | None:
+def _layer_fault(layer: str, loss_model: str) -> str | None:
     """Says why a loss model has no such layer; only the VGGs' layers are known without building."""
     owner, _, rest = layer.partition("/")
     known = vgg_layers(loss_model) if loss_model in _VGG_BLOCKS else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 from pathlib import Path
+from typing import Literal
 
 import tensorflow as tf
 
@@ -14,14 +15,19 @@ _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 _BFLOAT16_GPU_CAPABILITY = (8, 0)  # NVIDIA Ampere
 
 
-def resolve_precision(precision: str) -> str:
+def resolve_precision(precision: str) -> Literal["float32", "bfloat16"]:
     """Turns 'auto' into 'bfloat16' where the hardware multiplies it faster, else 'float32'.
 
     Args:
       precision: 'auto', 'float32' or 'bfloat16'.
+
+    Raises:
+      ValueError: If it is none of these.
     """
-    if precision != "auto":
+    if precision == "float32" or precision == "bfloat16":
         return precision
+    if precision != "auto":
+        raise ValueError(f"precision: expected auto, float32 or bfloat16, got {precision!r}")
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])

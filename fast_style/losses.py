@@ -32,7 +32,7 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
     channels = features.shape[3]
     shape = tf.shape(features)
     flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], -1, channels])
-    size = tf.cast(shape[1] * shape[2] * channels, tf.float32)
+    size = tf.cast(tf.reduce_prod(shape[1:]), tf.float32)
     return tf.matmul(flat, flat, transpose_a=True) / size
 
 

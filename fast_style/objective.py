@@ -131,7 +131,7 @@ def make_loss_and_gradient(objective: Objective) -> Any:
     @tf.function(autograph=False)
     def loss_and_gradient(
         picture: tf.Tensor, targets: Mapping[str, tf.Tensor], style_weights: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    ):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(picture)
             terms = objective.score_against(picture, targets, style_weights)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -176,10 +176,12 @@ class TrainState(tf.Module):
           weights: {name: float32 array}.
         """
         super().__init__(name="train_state")
-        self.weights = {name: tf.Variable(value, name=name) for name, value in weights.items()}
+        self.weights = {
+            name: tf.Variable(tf.constant(value), name=name) for name, value in weights.items()
+        }
         self.first = {name: tf.Variable(tf.zeros_like(v)) for name, v in self.weights.items()}
         self.second = {name: tf.Variable(tf.zeros_like(v)) for name, v in self.weights.items()}
-        self.step = tf.Variable(0, dtype=tf.int64)
+        self.step = tf.Variable(tf.constant(0, tf.int64))
 
     def tensors(self) -> dict[str, tf.Variable]:
         """Returns what a checkpoint holds, but for the step."""
@@ -265,7 +267,7 @@ def make_train_step(
             tape.watch(state.weights)
             styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
             losses = objective.score(styled, photos, style_weights)
-        gradients = tape.gradient(losses[tags.TOTAL], state.weights)
+        gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         norm = tf.linalg.global_norm(list(gradients.values()))
 
         def update() -> tf.Operation:
@@ -346,7 +348,7 @@ def _style_key(config: RunConfig, style: StyleSpec) -> str:
     return "style_image" if config.styles is None else f"styles ({style.name})"
 
 
-def build_network(config: RunConfig, precision: str) -> LossNetwork:
+def build_network(config: RunConfig, precision: Literal["float32", "bfloat16"]) -> LossNetwork:
     """Builds the loss network that a configuration describes."""
     return build_loss_network(
         config.loss_model,

@@ -84,7 +84,7 @@ def test_checkpoint_gives_back_weights_moments_step_and_run(tmp_path: Path) -> N
 
 
 def test_variables_are_saved_like_arrays(tmp_path: Path) -> None:
-    prefix = save_checkpoint(tmp_path, 1, {"a": tf.Variable([1.5, 2.5])}, {}, keep=1)
+    prefix = save_checkpoint(tmp_path, 1, {"a": tf.Variable(tf.constant([1.5, 2.5]))}, {}, keep=1)
     np.testing.assert_array_equal(read_checkpoint(prefix)[0]["a"], [1.5, 2.5])
 
 

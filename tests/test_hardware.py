@@ -32,6 +32,11 @@ def test_a_chosen_precision_is_kept_whatever_the_hardware(
     assert hardware.resolve_precision(precision) == precision
 
 
+def test_an_unknown_precision_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="expected auto, float32 or bfloat16, got 'half'"):
+        hardware.resolve_precision("half")
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
