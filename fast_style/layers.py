@@ -10,6 +10,7 @@ phase layout for as long as possible.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -39,7 +40,9 @@ def _is_wide(size: tf.Tensor) -> bool:
     return value is None or int(value) > 1
 
 
-def pad_image(images: tf.Tensor, before: int, after: tuple[tf.Tensor | int, tf.Tensor | int]):
+def pad_image(
+    images: tf.Tensor, before: int, after: tuple[tf.Tensor | int, tf.Tensor | int]
+) -> tf.Tensor:
     """Pads pictures by reflection; for network inputs, where no gradient has to be fast.
 
     Args:
@@ -75,7 +78,7 @@ def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf
     skip = {"reflect": 1, "symmetric": 0}[mode]
 
     @tf.custom_gradient
-    def mirrored(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    def mirrored(x: tf.Tensor) -> Any:
         y = _mirror(_mirror(x, 1, size, skip, high), 2, size, skip, high)
 
         def gradient(dy: tf.Tensor) -> tf.Tensor:
@@ -118,6 +121,13 @@ def _unmirror(dy: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.
     return tf.concat(parts if skip else parts[1:], axis)
 
 
+def _size(x: tf.Tensor, axis: int) -> int:
+    """The length of an axis that is known while tracing."""
+    size = x.shape[axis]
+    assert size is not None
+    return int(size)
+
+
 def conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     """Convolves without padding.
 
@@ -134,7 +144,7 @@ def conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
 
 def reflect_conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     """Convolves after reflecting k // 2 pixels at every side, so that stride 1 keeps the size."""
-    return conv(pad(x, int(kernel.shape[0]) // 2), kernel, stride)
+    return conv(pad(x, _size(kernel, 0) // 2), kernel, stride)
 
 
 def instance_norm(
@@ -165,7 +175,7 @@ def instance_norm(
     offset = tf.zeros(flat_shape) if offset is None else offset
 
     @tf.custom_gradient
-    def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor):
+    def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
         wide = tf.cast(x, tf.float32)
         mean = tf.reduce_mean(wide, [1, 2], keepdims=True)
         # The mean of squared differences, not the difference of means: exact for channels whose
@@ -205,7 +215,7 @@ def in_phases(operation: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.T
       way: (W, row, column) becomes one axis.
     """
     shape = tf.shape(x)
-    flat = tf.reshape(x, [shape[0], shape[1], 4 * shape[2], x.shape[-1] // 4])
+    flat = tf.reshape(x, [shape[0], shape[1], 4 * shape[2], _size(x, -1) // 4])
     return tf.ensure_shape(tf.reshape(operation(flat), shape), x.shape)
 
 
@@ -252,7 +262,7 @@ def _fold_columns(rows: tf.Tensor, fold: Callable[..., tuple[list, list]]) -> tf
     c0, c1, c2 = rows[:, :, 0], rows[:, :, 1], rows[:, :, 2]
     even, odd = fold(c0, c1, c2, tf.zeros_like(c0))
     both = tf.stack([tf.stack(even, 2), tf.stack(odd, 2)])  # column phase, row phase, k, k, C, D
-    _, _, taps, _, channels, depth = both.shape
+    taps, channels, depth = _size(both, 2), _size(both, 4), _size(both, 5)
     return tf.reshape(tf.transpose(both, [2, 3, 4, 1, 0, 5]), [taps, taps, channels, 4 * depth])
 
 
@@ -268,7 +278,7 @@ def phase_kernel_9x9(kernel: tf.Tensor) -> tf.Tensor:
     Returns:
       [5, 5, 4C, 4D].
     """
-    channels, depth = kernel.shape[2], kernel.shape[3]
+    channels, depth = _size(kernel, 2), _size(kernel, 3)
     blocks = []
     for a in (0, 1):
         for c in (0, 1):

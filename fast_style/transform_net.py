@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +31,8 @@ from fast_style.layers import (
 RGB_MEANS = (123.68, 116.78, 103.94)
 MIN_SIZE = 16  # Smaller pictures leave too few pixels to reflect at a quarter of the resolution.
 
-Weights = Mapping[str, tf.Tensor]
+# Variables while training, constants of the graph when stylizing, arrays in tests.
+Weights = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,10 @@ def _johnson(
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # Two halvings want multiples of 4; the excess is reflected too, and cropped at the end.
-    after = (_BORDER + 4 + (-height) % 4, _BORDER + 4 + (-width) % 4)
+    after = (
+        _BORDER + 4 + tf.math.floormod(-height, 4),
+        _BORDER + 4 + tf.math.floormod(-width, 4),
+    )
     x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, _BORDER + 4, after)
     x = norm_relu(conv(tf.cast(x, dtype), weights["conv1/weight"]), "conv1")
     x = norm_relu(reflect_conv(x, weights["conv2/weight"], 2), "conv2")
