@@ -203,6 +203,33 @@ def instance_norm(
     return normalize(x, scale, offset)
 
 
+@tf.custom_gradient
+def tanh_pixels(x: tf.Tensor) -> Any:
+    """Maps any number to a pixel: (tanh(x) + 1) * 127.5.
+
+    Only the gradient departs from the formula, and only for saturated pixels (below 6 or above
+    249) that the loss wants back: tanh's own slope there is as good as zero, exactly zero from
+    |x| = 3.5 on in bfloat16 and from 8 in float32, so a patch that once turned black or white would
+    stay so for ever. Its slope is then taken to be at least 0.1. A pixel that the loss pushes
+    further out has tanh's own slope, and a gradient of zero stays zero, so the minima are the same.
+
+    Args:
+      x: Float32, any shape.
+
+    Returns:
+      Float32 of the same shape in 0..255.
+    """
+    t = tf.tanh(x)
+
+    def gradient(dy: tf.Tensor) -> tf.Tensor:
+        slope = 1.0 - tf.square(t)
+        # Descent subtracts dy: where dy and t have one sign, it moves t towards the middle.
+        inwards = dy * t > 0.0
+        return dy * 127.5 * tf.where(inwards, tf.maximum(slope, 0.1), slope)
+
+    return (t + 1.0) * 127.5, gradient
+
+
 def in_phases(operation: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
     """Applies a per-channel operation to a map in the phase layout.
 

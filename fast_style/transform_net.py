@@ -26,6 +26,7 @@ from fast_style.layers import (
     pad_image,
     phase_kernel_9x9,
     reflect_conv,
+    tanh_pixels,
 )
 
 RGB_MEANS = (123.68, 116.78, 103.94)
@@ -198,7 +199,7 @@ def _johnson(
     x = tf.nn.depth_to_space(x, 2) + bias[:, None, None, :]
     low = _BORDER - 4
     x = x[:, low : low + height, low : low + width]
-    return tf.ensure_shape((tf.tanh(x) + 1.0) * 127.5, images.shape)
+    return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
 # --- slim2016: the net of fast-neural-style on TensorFlow-Slim (2016), weight for weight ----------
@@ -264,7 +265,7 @@ def _slim2016(
     x = tf.nn.depth_to_space(conv(x, phase_kernel_9x9(weights["deconv3/conv/weight"])), 2)
     x = norm(tf.cast(x, tf.float32))
     x = x[:, _BORDER : _BORDER + height, _BORDER : _BORDER + width]
-    return tf.ensure_shape((tf.tanh(x) + 1.0) * 127.5, images.shape)
+    return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -131,3 +131,23 @@ def test_phases_are_normalized_together() -> None:
     np.testing.assert_allclose(
         tf.nn.depth_to_space(together, 2), norm(tf.constant(x)), rtol=1e-5, atol=1e-5
     )
+
+
+def test_pixels_are_the_scaled_tanh() -> None:
+    x = np.linspace(-12, 12, 97).astype(np.float32)
+    expected = (np.tanh(x.astype(np.float64)) + 1) * 127.5
+    np.testing.assert_allclose(layers.tanh_pixels(tf.constant(x)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("wish", [-1.0, 1.0])
+def test_saturated_pixels_can_come_back_and_all_others_follow_tanh(wish: float) -> None:
+    x = tf.constant([-9.5, -3.0, -0.5, 0.0, 0.5, 3.0, 9.5])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = wish * tf.reduce_sum(layers.tanh_pixels(x))
+    gradient = np.asarray(tape.gradient(loss, x)) / 127.5
+    slope = 1 - np.tanh(np.asarray(x, np.float64)) ** 2
+    # A positive wish makes descent darken: the white end comes back, the black end is left alone.
+    floored = np.maximum(slope, 0.1)
+    back = np.asarray(x) * wish > 0
+    np.testing.assert_allclose(gradient, wish * np.where(back, floored, slope), atol=1e-6)
