@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fast_style.cli_optimize import (
+    add_optimize_arguments,
+    add_preview_arguments,
+    run_optimize,
+    run_preview,
+)
+from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.errors import FastStyleError
+from fast_style.terminal import duration, import_tensorflow, numbers, say
 
 if TYPE_CHECKING:
     from fast_style.training import RunHeader, StepReport, TrainObserver
@@ -57,41 +65,15 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         return code
     except FastStyleError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt as stop:
-        _say(str(stop) or "stopped")
+        say(str(stop) or "stopped")
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output (`| head`) has gone; that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def _import_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices without its start-up notes, which would bury ours.
-
-    They come from C++, before any level set in Python counts, so the error stream itself is
-    turned away meanwhile. Whoever wants them sets TF_CPP_MIN_LOG_LEVEL.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -127,7 +109,7 @@ def _train(options: argparse.Namespace) -> int:
         print(config_to_yaml(config), end="")
         return 0
     print(config_to_yaml(config))
-    _import_tensorflow()
+    import_tensorflow()
     from fast_style import objective as tags
     from fast_style.training import train
 
@@ -139,7 +121,7 @@ def _train(options: argparse.Namespace) -> int:
         first, last = result.first[tags.TOTAL], result.last[tags.TOTAL]
         print(
             f"total loss {first:,.0f} at the first step, {last:,.0f} over the last ones "
-            f"({first / max(last, 1e-9):.1f}x less), in {_duration(result.seconds)}"
+            f"({first / max(last, 1e-9):.1f}x less), in {duration(result.seconds)}"
         )
     else:
         print(
@@ -159,9 +141,9 @@ def _report_skipped(skipped: Mapping[Path, str]) -> None:
     if not skipped:
         return
     count = len(skipped)
-    _say(f"{count} photo{'s' if count != 1 else ''} could not be read and {_was(count)} left out:")
+    say(f"{count} photo{'s' if count != 1 else ''} could not be read and {_was(count)} left out:")
     for path, reason in sorted(skipped.items()):
-        _say(f"  {reason if str(path) in reason else f'{path}: {reason}'}")
+        say(f"  {reason if str(path) in reason else f'{path}: {reason}'}")
 
 
 def _was(count: int) -> str:
@@ -187,7 +169,6 @@ def _training_observer() -> Iterator[TrainObserver]:
                 print(f"note: {note}")
             sys.stdout.flush()
             self.steps, self.start_step = header.steps, header.start_step
-            self.began = time.monotonic()
             if sys.stderr.isatty():
                 self.bar = tqdm(
                     total=header.steps,
@@ -206,6 +187,8 @@ def _training_observer() -> Iterator[TrainObserver]:
 
         def on_log(self, report: StepReport) -> None:
             losses = report.losses
+            if report.step == self.start_step + 1:
+                self.began = time.monotonic()
             rate = f"{report.images_per_second:.2f}" if report.images_per_second else "-"
             text = (
                 f"content {losses[tags.WEIGHTED_CONTENT]:,.0f}  "
@@ -217,12 +200,12 @@ def _training_observer() -> Iterator[TrainObserver]:
                 self.bar.postfix[0] = text
                 self.bar.refresh()
             else:
-                done = report.step - self.start_step
-                seconds = (time.monotonic() - self.began) / done * (self.steps - report.step)
-                print(
-                    f"step {report.step}/{self.steps}  {text}  {_duration(seconds)} left",
-                    flush=True,
-                )
+                left = ""
+                if report.step > self.start_step + 1:
+                    # The first step holds the tracing and would spoil the estimate.
+                    pace = (time.monotonic() - self.began) / (report.step - self.start_step - 1)
+                    left = f"  {duration(pace * (self.steps - report.step))} left"
+                print(f"step {report.step}/{self.steps}  {text}{left}", flush=True)
 
         def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
             held_out = f", held-out total {validation[tags.TOTAL]:,.0f}" if validation else ""
@@ -248,14 +231,6 @@ def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
         ("run", str(header.folder)),
         ("style seen as", ", ".join(map(str, header.targets))),
     ]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
 # --- eval ----------------------------------------------------------------------------------------
@@ -307,8 +282,8 @@ def _precision_argument(parser: argparse.ArgumentParser) -> None:
 def _eval(options: argparse.Namespace) -> int:
     from fast_style.jobs import plan_pictures, stylize_file
 
-    style_weights = _numbers("--style-weights", options.style_weights)
-    _import_tensorflow()
+    style_weights = numbers("--style-weights", options.style_weights)
+    import_tensorflow()
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
@@ -330,21 +305,10 @@ def _eval(options: argparse.Namespace) -> int:
         else:
             tqdm.write(str(job.target))
     if failures:
-        _say(f"{len(failures)} of {len(jobs)} pictures failed:")
+        say(f"{len(failures)} of {len(jobs)} pictures failed:")
         for failure in failures:
-            _say(f"  {failure}")
+            say(f"  {failure}")
     return 1 if failures else 0
-
-
-def _numbers(option: str, text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise FastStyleError(
-            f"{option}: expected numbers with commas between, such as 0.7,0.3, got {text!r}"
-        ) from error
 
 
 # --- export --------------------------------------------------------------------------------------
@@ -367,7 +331,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    _import_tensorflow()
+    import_tensorflow()
     from fast_style.checkpoints import load_model
     from fast_style.exporting import export_saved_model
     from fast_style.hardware import resolve_precision
@@ -442,5 +406,20 @@ _COMMANDS = {
     "train": ("Train a transform net as a YAML file describes.", _train_arguments, _train),
     "eval": ("Stylize pictures with a trained model.", _eval_arguments, _eval),
     "export": ("Write a trained model as a SavedModel.", _export_arguments, _export),
+    "optimize": (
+        "Stylize one picture by optimizing its pixels: slow, for any style.",
+        add_optimize_arguments,
+        run_optimize,
+    ),
+    "preview": (
+        "See in a minute what a training run is heading for.",
+        add_preview_arguments,
+        run_preview,
+    ),
+    "quality": (
+        "Measure a model: it equals how many iterations of L-BFGS?",
+        add_quality_arguments,
+        run_quality,
+    ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
 }

@@ -8,6 +8,7 @@ depend on nothing that training changes, so they are kept on disk.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import math
@@ -179,11 +180,9 @@ def curve_key(arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
       arrays: The photo and the style picture as the loss network sees them.
       settings: JSON-able: layers, weights, the hash of the loss network's weights.
     """
-    import scipy
-
     described = {
         "algorithm": _ALGORITHM,
-        "scipy": scipy.__version__,
+        "scipy": _scipy_version(),
         "snapshots": SNAPSHOTS,
         "arrays": [[str(array.dtype), list(array.shape)] for array in arrays],
         **settings,
@@ -192,6 +191,13 @@ def curve_key(arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _scipy_version() -> str:
+    try:
+        return importlib.metadata.version("scipy")
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # Nothing can be computed then, and no curve has this key.
 
 
 def default_cache_folder() -> Path:
@@ -225,16 +231,15 @@ class CurveCache:
 
     def put(self, key: str, curve: Curve) -> None:
         """Keeps a curve. A folder that cannot be written costs a warning, not the curve."""
-        pictures = {f"picture_{at}": picture for at, picture in curve.snapshots.items()}
+        arrays: dict[str, Any] = {
+            "losses": curve.losses,
+            "evaluations": curve.evaluations,
+            "ended": curve.ended,
+            **{f"picture_{at}": picture for at, picture in curve.snapshots.items()},
+        }
         try:
             with atomic_path(self._path(key)) as aside, aside.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    losses=curve.losses,
-                    evaluations=curve.evaluations,
-                    ended=curve.ended,
-                    **pictures,
-                )
+                np.savez_compressed(file, **arrays)
         except FastStyleError as error:
             _log.warning("this curve is not kept: %s", error)
 

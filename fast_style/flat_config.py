@@ -47,7 +47,9 @@ def load(
     rules: Rules,
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),
+    *,
     replaces: Mapping[str, Sequence[str]] | None = None,
+    example: str,
 ) -> dict[str, Any]:
     """Reads a YAML file, with overrides, into the checked arguments of a config class.
 
@@ -58,12 +60,13 @@ def load(
       overrides: 'key=value' texts that replace the file's values; the value is YAML too. Of two
         for one key the last counts.
       replaces: {key: other keys of the file that an override of it drops}.
+      example: A line of such a file, for a message.
 
     Raises:
       ConfigError: With every problem of the file and the overrides.
     """
     source = os.fspath(path)
-    values, problems = _read_file(source)
+    values, problems = _read_file(source, example)
     return _merge(cls, rules, source, values, problems, overrides, replaces or {})
 
 
@@ -186,7 +189,7 @@ def _to_json(value: Any) -> str:
     return re.sub(r"[^ -~]", escaped, json.dumps(value, ensure_ascii=False))
 
 
-def _read_file(source: str) -> tuple[dict[str, Any], list[str]]:
+def _read_file(source: str, example: str) -> tuple[dict[str, Any], list[str]]:
     """Returns the keys of a file as they are, and the problems of keys given more than once."""
     try:
         with open(source, "rb") as file:
@@ -212,14 +215,11 @@ def _read_file(source: str) -> tuple[dict[str, Any], list[str]]:
     except YamlError as error:
         raise ConfigError(source, [str(error)]) from error
     if document.value is None:
-        raise ConfigError(source, ["this file is empty; add keys such as 'naming: candy'"])
+        raise ConfigError(source, [f"this file is empty; add keys such as '{example}'"])
     if not isinstance(document.value, dict):
         raise ConfigError(
             source,
-            [
-                "expected keys and values such as 'naming: candy', got "
-                + checks.show(document.value)
-            ],
+            [f"expected keys and values such as '{example}', got {checks.show(document.value)}"],
         )
     return document.value, list(document.problems)
 

@@ -29,6 +29,7 @@ WEIGHTED_STYLE = "weighted_losses/weighted_style_loss"
 WEIGHTED_VARIATION = "weighted_losses/weighted_regularizer_loss"
 STYLE_LAYER = "style_losses/"
 CONTENT_LAYER = "content_losses/"
+GRADIENT_NORM = "gradient_norm"
 
 
 @dataclass(frozen=True)

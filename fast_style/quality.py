@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style import objective as tags
+from fast_style.builders import build_network, build_objective, load_style_pictures
 from fast_style.checkpoints import Model
 from fast_style.config import RunConfig, StyleSpec, config_from_dict
 from fast_style.curves import (
@@ -38,7 +39,6 @@ from fast_style.images import cover_crop, read_image
 from fast_style.objective import make_loss_and_gradient
 from fast_style.provenance import file_sha256, package_versions
 from fast_style.stylize import Stylizer
-from fast_style.training import build_network, build_objective, load_style_pictures
 
 
 @dataclass(frozen=True)
@@ -167,25 +167,35 @@ def choose_styles(config: RunConfig, names: Sequence[str]) -> tuple[StyleSpec, .
     return tuple(known[name] for name in dict.fromkeys(names)) or config.style_specs
 
 
-def relocate_styles(
-    styles: Sequence[StyleSpec], images: Sequence[str]
-) -> tuple[StyleSpec, ...]:
-    """Replaces the paths of style pictures, which may have moved since the run.
+def relocate(
+    config: RunConfig,
+    styles: Sequence[StyleSpec],
+    style_images: Sequence[str] = (),
+    loss_model_file: str | None = None,
+) -> tuple[RunConfig, tuple[StyleSpec, ...]]:
+    """Replaces paths of a run whose files have moved since.
 
     Args:
+      config: The run.
       styles: The styles that are measured.
-      images: 'NAME=PATH' each, or a single path if there is a single style.
+      style_images: 'NAME=PATH' each, or a single path if there is a single style.
+      loss_model_file: Where the loss network's weights are; none leaves them where they were.
+
+    Returns:
+      The run and the styles, with the new paths.
 
     Raises:
       FastStyleError: If it is not clear whose picture one is, or a picture is not there.
     """
+    if loss_model_file is not None:
+        config = dataclasses.replace(config, loss_model_file=loss_model_file)
     names = [style.name for style in styles]
     moved: dict[str, str] = {}
-    for text in images:
+    for text in style_images:
         name, equals, path = text.partition("=")
         if equals and name in names:
             moved[name] = path
-        elif len(styles) == 1 and len(images) == 1:
+        elif len(styles) == 1 and len(style_images) == 1:
             moved[names[0]] = text
         else:
             raise FastStyleError(
@@ -201,27 +211,29 @@ def relocate_styles(
                 f"{style.image}: no such file, and the loss needs the style picture of "
                 f"{style.name!r}; say where it is with --style-image"
             )
-    return found
+    return config, found
 
 
 def _check_provenance(model: Model, styles: Sequence[StyleSpec], weights_sha256: str) -> list[str]:
     """Compares the files in use with the hashes that the model was saved with."""
+    hashes = model.metadata.get("style_sha256")
     recorded = dict(
-        zip(model.style_names, model.metadata.get("style_sha256") or (), strict=False)
+        zip(model.style_names, hashes if isinstance(hashes, list) else [], strict=False)
     )
     notes = []
     for style in styles:
         now = file_sha256(Path(style.image))
-        if recorded.get(style.name, now) != now:
+        then = str(recorded.get(style.name, now))
+        if then != now:
             notes.append(
                 f"{style.image} is not the picture that {style.name!r} was trained with (SHA-256 "
-                f"{now[:12]}..., then {recorded[style.name][:12]}...): N is about another loss"
+                f"{now[:12]}..., then {then[:12]}...), so N is about another loss"
             )
-    then = model.metadata.get("loss_model_sha256") or weights_sha256
+    then = str(model.metadata.get("loss_model_sha256", weights_sha256))
     if then != weights_sha256:
         notes.append(
             "the loss network's weights are not those of the training (SHA-256 "
-            f"{weights_sha256[:12]}..., then {then[:12]}...): N is about another loss"
+            f"{weights_sha256[:12]}..., then {then[:12]}...), so N is about another loss"
         )
     return notes
 
@@ -260,10 +272,13 @@ def measure_quality(
     began = time.monotonic()
     observer = observer or QualityObserver()
     all_names = [style.name for style in config.style_specs]
-    if len(all_names) != len(model.style_names):
+    # A single style needs no name: checkpoints of the 2016 implementation have none.
+    if len(all_names) != len(model.style_names) or (
+        len(all_names) > 1 and all_names != list(model.style_names)
+    ):
         raise ModelError(
-            f"{model.source}: a model of {len(model.style_names)} styles, and its configuration "
-            f"has {len(all_names)}; give the configuration it was trained with"
+            f"{model.source}: its styles are {', '.join(model.style_names)}, and those of the "
+            f"configuration {', '.join(all_names)}; give the configuration it was trained with"
         )
     styles = tuple(styles or config.style_specs)
     measured = _only_styles(config, styles)

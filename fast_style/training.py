@@ -1,77 +1,57 @@
-"""Training a transform net: the state, one step, and the loop around it.
+"""Training a transform net: the loop, and what it reports and leaves behind.
 
-Reads top to bottom as a run: check what the configuration names, resume or start, prepare the
-targets, step, report, keep checkpoints. It prints nothing; a `TrainObserver` is told.
+`train` reads top to bottom as a run: check what the configuration names, resume or start, prepare
+the targets, step, report, keep checkpoints. It prints nothing; a `TrainObserver` is told.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from fast_style import objective as tags
+from fast_style.builders import (
+    build_network,
+    build_objective,
+    check_resumable,
+    find_run_photos,
+    initial_weights,
+    load_style_pictures,
+    preview_picture,
+    total_steps,
+)
 from fast_style.checkpoints import (
-    FIRST_MOMENT,
     MODEL_FILE,
-    SECOND_MOMENT,
-    STEP,
     Model,
-    load_model,
     newest_checkpoint,
     read_checkpoint,
     remove_partial_files,
     save_checkpoint,
     save_model,
 )
-from fast_style.config import RunConfig, StyleSpec
-from fast_style.data import PhotoStream, find_photos
-from fast_style.errors import ConfigError, DataError, FastStyleError, ImageError, ModelError
-from fast_style.fetch import ASSETS
+from fast_style.config import RunConfig
+from fast_style.data import PhotoStream
+from fast_style.errors import FastStyleError, ImageError
 from fast_style.files import check_folder, make_folder
 from fast_style.hardware import describe_device, resolve_precision
-from fast_style.images import (
-    cover_crop,
-    fit_long_side,
-    has_transparency,
-    read_image,
-    write_image,
-)
-from fast_style.loss_net import LossNetwork, build_loss_network
+from fast_style.images import cover_crop, read_image, write_image
+from fast_style.loss_net import LossNetwork
 from fast_style.loss_weights import weights_sha256
-from fast_style.objective import Objective, style_grams
+from fast_style.objective import Objective
 from fast_style.provenance import file_sha256, git_commit, package_versions
+from fast_style.train_state import TrainState, make_score, make_train_step, style_choice
 from fast_style.transform_net import init_weights, transform, weight_count
 
 GENERATED_FOLDER = Path("generated")
 PREVIEW_FILE = "preview.jpg"
-PREVIEW_SIZE = 512  # px, long side
-
-# Adam as in Kingma & Ba (2015) with TensorFlow's defaults of 2016.
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
-
-# Keys a run may be resumed with changed: they steer when and where, not what is learned.
-_FREE_KEYS = frozenset(
-    {
-        "steps",
-        "epoch",
-        "model_path",
-        "learning_rate",
-        "loss_model_file",
-        "val_dataset",
-        "log_every_steps",
-        "summary_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "preview_image",
-        "init_from",
-    }
-)
+LAST_STEPS = 20  # A run's last losses are averaged over so many steps.
 
 
 @dataclass(frozen=True)
@@ -163,294 +143,6 @@ class TrainObserver:
         """Called when a checkpoint was written, with validation losses if there are any."""
 
 
-# --- state and step ------------------------------------------------------------------------------
-
-
-class TrainState(tf.Module):
-    """Everything that training changes: weights, Adam's moments, and the step."""
-
-    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Starts at step 0.
-
-        Args:
-          weights: {name: float32 array}.
-        """
-        super().__init__(name="train_state")
-        self.weights = {
-            name: tf.Variable(tf.constant(value), name=name) for name, value in weights.items()
-        }
-        self.first = {name: tf.Variable(tf.zeros_like(v)) for name, v in self.weights.items()}
-        self.second = {name: tf.Variable(tf.zeros_like(v)) for name, v in self.weights.items()}
-        self.step = tf.Variable(tf.constant(0, tf.int64))
-
-    def tensors(self) -> dict[str, tf.Variable]:
-        """Returns what a checkpoint holds, but for the step."""
-        return {
-            **self.weights,
-            **{f"{name}/{FIRST_MOMENT}": value for name, value in self.first.items()},
-            **{f"{name}/{SECOND_MOMENT}": value for name, value in self.second.items()},
-        }
-
-    def restore(self, source: Path, tensors: Mapping[str, np.ndarray]) -> None:
-        """Takes over a checkpoint's values; all or nothing.
-
-        Raises:
-          ModelError: If a tensor is missing or of another shape.
-        """
-        mine = {**self.tensors(), STEP: self.step}
-        wrong = [
-            name
-            for name, value in mine.items()
-            if name not in tensors or tuple(tensors[name].shape) != tuple(value.shape)
-        ]
-        if wrong:
-            raise ModelError(
-                f"{source}: cannot resume from it, {len(wrong)} tensors are missing or of another "
-                f"shape (such as {wrong[0]}); use init_from to start from its weights alone"
-            )
-        for name, value in mine.items():
-            value.assign(tensors[name])
-
-    def apply_adam(
-        self, gradients: Mapping[str, tf.Tensor], learning_rate: float
-    ) -> list[tf.Operation]:
-        """Updates weights and moments, and counts the step; for use inside a graph.
-
-        Returns:
-          The operations that do it.
-        """
-        power = tf.cast(self.step.assign_add(1), tf.float32)
-        beta_1_power, beta_2_power = tf.pow(_BETA_1, power), tf.pow(_BETA_2, power)
-        return [
-            tf.raw_ops.ResourceApplyAdam(
-                var=self.weights[name].handle,
-                m=self.first[name].handle,
-                v=self.second[name].handle,
-                beta1_power=beta_1_power,
-                beta2_power=beta_2_power,
-                lr=learning_rate,
-                beta1=_BETA_1,
-                beta2=_BETA_2,
-                epsilon=_EPSILON,
-                grad=gradient,
-            )
-            for name, gradient in gradients.items()
-        ]
-
-
-def make_train_step(
-    state: TrainState,
-    objective: Objective,
-    *,
-    arch: str,
-    precision: str,
-    learning_rate: float,
-    batch_size: int,
-    image_size: int,
-) -> Any:
-    """Returns the compiled step: (photos, style weights) -> (losses, styled pictures).
-
-    Photos are [batch_size, image_size, image_size, 3] uint8, style weights [batch_size, S] float32.
-    A step whose loss or gradient is not finite changes nothing; its losses tell.
-    """
-    styles = len(objective.style_weights)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([batch_size, image_size, image_size, 3], tf.uint8),
-            tf.TensorSpec([batch_size, styles], tf.float32),
-        ],
-        autograph=False,
-    )
-    def train_step(photos: tf.Tensor, style_weights: tf.Tensor):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(state.weights)
-            styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
-            losses = objective.score(styled, photos, style_weights)
-        gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
-        norm = tf.linalg.global_norm(list(gradients.values()))
-
-        def update() -> tf.Operation:
-            with tf.control_dependencies(state.apply_adam(gradients, learning_rate)):
-                return tf.no_op()
-
-        finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
-        tf.cond(finite, update, tf.no_op)
-        return {**losses, "gradient_norm": norm}, styled
-
-    return train_step
-
-
-def make_score(state: TrainState, objective: Objective, *, arch: str, precision: str) -> Any:
-    """Returns a compiled function (photos [N, H, W, 3] uint8, style weights) -> losses."""
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None, None, 3], tf.uint8),
-            tf.TensorSpec([None, len(objective.style_weights)], tf.float32),
-        ],
-        autograph=False,
-    )
-    def score(photos: tf.Tensor, style_weights: tf.Tensor):
-        styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
-        return objective.score(styled, photos, style_weights)
-
-    return score
-
-
-def style_choice(seed: int, step: int, batch_size: int, styles: int) -> np.ndarray:
-    """Returns which style each picture of a step is trained for: a pure function of its arguments.
-
-    Returns:
-      [batch_size, styles] float32, one 1 per row.
-    """
-    rng = np.random.default_rng([seed, step, 0x5717E])
-    return np.eye(styles, dtype=np.float32)[rng.integers(styles, size=batch_size)]
-
-
-# --- from the configuration to arguments ---------------------------------------------------------
-
-
-def load_style_pictures(config: RunConfig) -> list[np.ndarray]:
-    """Reads the style pictures at the size that training sees.
-
-    Without `style_size`, scaled and centre-cropped to image_size x image_size; with it, scaled so
-    that the long side is `style_size`.
-
-    Returns:
-      One uint8 [H, W, 3] per style.
-
-    Raises:
-      ConfigError: If a picture is missing, unreadable or partly transparent; all are reported.
-    """
-    pictures, problems = [], []
-    for style in config.style_specs:
-        try:
-            picture = read_image(style.image)
-            if has_transparency(style.image):
-                raise ImageError(
-                    f"{style.image}: has transparent parts, and what is behind them would become "
-                    "part of the style; save it without transparency"
-                )
-        except ImageError as error:
-            problems.append(f"{_style_key(config, style)}: {error}")
-            continue
-        if config.style_size is None:
-            pictures.append(cover_crop(picture, config.image_size))
-        else:
-            pictures.append(fit_long_side(picture, config.style_size))
-    if problems:
-        raise ConfigError(f"{config.naming}: style pictures", problems)
-    return pictures
-
-
-def _style_key(config: RunConfig, style: StyleSpec) -> str:
-    return "style_image" if config.styles is None else f"styles ({style.name})"
-
-
-def build_network(config: RunConfig, precision: Literal["float32", "bfloat16"]) -> LossNetwork:
-    """Builds the loss network that a configuration describes."""
-    return build_loss_network(
-        config.loss_model,
-        config.loss_model_file,
-        tuple(dict.fromkeys((*config.content_layers, *config.style_layers))),
-        dtype=precision,
-        exclude_scopes=config.checkpoint_exclude_scopes,
-    )
-
-
-def build_objective(
-    config: RunConfig, network: LossNetwork, pictures: list[np.ndarray]
-) -> Objective:
-    """Builds the loss that a configuration describes."""
-    return Objective(
-        network=network,
-        content_layers=config.content_layers,
-        target_grams=style_grams(network, config.style_layers, pictures),
-        style_weights=np.array([style.weight for style in config.style_specs], np.float32),
-        content_weight=config.content_weight,
-        tv_weight=config.tv_weight,
-    )
-
-
-def _find_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Lists the photos to train on and the held-out ones.
-
-    Raises:
-      DataError: If there are none, or fewer than one batch needs.
-    """
-    sets = [
-        f"`python -m fast_style fetch {asset.name}` ({asset.size_bytes / 1e9:.1f} GB)"
-        for asset in sorted(ASSETS.values(), key=lambda asset: asset.size_bytes)
-        if asset.kind == "zip"
-    ]
-    photos = find_photos(
-        config.dataset,
-        advice="point `dataset` at a folder of your own (any photos will do),\n"
-        f"or get some with {' or '.join(sets)} and use the folder that it names",
-    )
-    # Built only for its check of the batch size, before anything slow.
-    PhotoStream(photos, image_size=config.image_size, batch_size=config.batch_size).close()
-    if config.val_dataset is None:
-        return photos, ()
-    advice = "point `val_dataset` at a folder of photos, or remove this key"
-    return photos, find_photos(config.val_dataset, advice=advice)
-
-
-def total_steps(config: RunConfig, photos: int) -> int:
-    """Returns the steps of a whole run: `steps`, or `epoch` passes over the photos."""
-    if config.steps is not None:
-        return config.steps
-    assert config.epoch is not None
-    return config.epoch * photos // config.batch_size
-
-
-def _initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
-    styles = len(config.style_specs)
-    fresh = init_weights(config.arch, width=config.width, styles=styles, seed=config.seed)
-    if config.init_from is None:
-        return fresh
-    model = load_model(config.init_from)
-    given = {name: value.shape for name, value in model.weights.items()}
-    wanted = {name: value.shape for name, value in fresh.items()}
-    if model.arch != config.arch or given != wanted:
-        raise ConfigError(
-            f"{config.naming}: init_from",
-            [
-                f"{config.init_from} is arch {model.arch}, width {model.width:g}, "
-                f"{len(model.style_names)} styles, and this run is arch {config.arch}, width "
-                f"{config.width:g}, {styles} styles; make them agree"
-            ],
-        )
-    return dict(model.weights)
-
-
-def _check_resumable(config: RunConfig, run: Mapping[str, Any], checkpoint: Path) -> list[str]:
-    """Compares the run on disk with the one asked for.
-
-    Returns:
-      Notes on changed keys that are free to change.
-
-    Raises:
-      ConfigError: If a key changed that decides what is learned.
-    """
-    before = run.get("config")
-    if before is None:
-        return [f"{checkpoint.name} does not say how it was made; going on with this configuration"]
-    now = config.to_dict()
-    changed = [key for key in now if key in before and now[key] != before[key]]
-    problems = [
-        f"{key}: was {before[key]!r}, now {now[key]!r}" for key in changed if key not in _FREE_KEYS
-    ]
-    if problems:
-        raise ConfigError(
-            f"{config.run_folder}: cannot resume, the run there was made with other settings "
-            "(undo the change, choose another 'naming', or start over with --fresh)",
-            problems,
-        )
-    return [f"{key} changed from {before[key]!r} to {now[key]!r}" for key in changed]
-
-
 def set_aside(folder: Path) -> Path | None:
     """Renames an old run's folder, so that a new one can start without losing it.
 
@@ -461,6 +153,10 @@ def set_aside(folder: Path) -> Path | None:
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S")
     aside = folder.with_name(f"{folder.name}.{stamp}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = folder.with_name(f"{folder.name}.{stamp}-{count}")
     try:
         folder.rename(aside)
     except OSError as error:
@@ -487,7 +183,10 @@ class _Run:
     description: dict[str, Any]
     writer: Any
     preview: np.ndarray
-    history: list[dict[str, float]] = field(default_factory=list)
+    score: Any
+    first: dict[str, float] = field(default_factory=dict)
+    # Losses of the last steps, left on the device until somebody wants their values.
+    last: deque[dict[str, tf.Tensor]] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
 
 
 def train(
@@ -512,19 +211,19 @@ def train(
     for place in (folder, GENERATED_FOLDER):
         check_folder(place)
     pictures = load_style_pictures(config)
-    photos, validation_photos = _find_photos(config)
+    photos, validation_photos = find_run_photos(config)
     steps = total_steps(config, len(photos))
     precision = resolve_precision(config.precision)
     network = build_network(config, precision)
-    preview = _preview_picture(config, photos)
+    preview = preview_picture(config, photos)
     notes: list[str] = []
 
     checkpoint = None if fresh else newest_checkpoint(folder)
     if checkpoint is None:
-        state = TrainState(_initial_weights(config))
+        state = TrainState(initial_weights(config))
     else:
         tensors, run = read_checkpoint(checkpoint)
-        notes += _check_resumable(config, run, checkpoint)
+        notes += check_resumable(config, run, checkpoint)
         styles = len(config.style_specs)
         state = TrainState(init_weights(config.arch, width=config.width, styles=styles))
         state.restore(checkpoint, tensors)
@@ -551,16 +250,18 @@ def train(
             notes=tuple(notes),
         )
     )
+    objective = build_objective(config, network, pictures)
     run = _Run(
         config=config,
         state=state,
-        objective=build_objective(config, network, pictures),
+        objective=objective,
         precision=precision,
         photos=photos,
         validation_photos=validation_photos,
         description=_describe(config, precision, network, len(photos)),
         writer=tf.summary.create_file_writer(str(folder)),
         preview=preview,
+        score=make_score(state, objective, arch=config.arch, precision=precision),
     )
     try:
         return _loop(run, start_step, steps, observer)
@@ -601,17 +302,19 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
                 choice = style_choice(config.seed, step, config.batch_size, styles)
                 losses, styled = train_step(photos, choice)
                 step += 1
-                values = {tag: float(value) for tag, value in losses.items()}
-                _check_finite(values, step)
-                run.history.append(values)
-                del run.history[1:-20]
+                if run.last:
+                    # Of the step before: its values are there, so nothing waits for the device.
+                    _check_finite(run.last[-1], step - 1)
+                run.last.append(losses)
                 observer.on_step(step)
                 if step == start_step + 1:
+                    run.first = _checked_values(losses, step)
                     # The first step holds the tracing: not a measure of speed.
-                    observer.on_log(StepReport(step, values, 0.0, 0.0))
+                    observer.on_log(StepReport(step, run.first, 0.0, 0.0))
                     logged_at, logged_step = time.perf_counter(), step
                     logged_wait = stream.waited_seconds
                 elif step % config.log_every_steps == 0 or step == steps:
+                    values = _checked_values(losses, step)
                     now, wait = time.perf_counter(), stream.waited_seconds
                     elapsed = now - logged_at
                     rate = (step - logged_step) * config.batch_size / elapsed
@@ -619,8 +322,9 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
                     observer.on_log(StepReport(step, values, rate, waited))
                     logged_at, logged_step, logged_wait = now, step, wait
                 if step % config.summary_every_steps == 0 or step == start_step + 1:
-                    _summarize(run, step, values, photos, styled)
+                    _summarize(run, step, _checked_values(losses, step), photos, styled)
                 if step % config.checkpoint_every_steps == 0 or step == steps:
+                    _check_finite(losses, step)
                     _save(run, step, observer)
                     saved = step
         except KeyboardInterrupt:
@@ -632,22 +336,33 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
     return TrainResult(
         model=config.run_folder / MODEL_FILE,
         steps=step,
-        first=run.history[0] if run.history else {},
-        last=_mean(run.history[-20:]),
+        first=run.first,
+        last=_mean([_values(losses) for losses in run.last]),
         seconds=time.perf_counter() - began,
         skipped=dict(stream.skipped),
         interrupted=interrupted,
     )
 
 
-def _check_finite(values: Mapping[str, float], step: int) -> None:
-    broken = [tag for tag, value in values.items() if not np.isfinite(value)]
-    if broken:
-        raise FastStyleError(
-            f"step {step}: {', '.join(broken)} is not a finite number, so training stopped; the "
-            "weights and the last checkpoint are from before it. Lower learning_rate, or set "
-            "precision: float32, and start again to resume"
-        )
+def _values(losses: Mapping[str, tf.Tensor]) -> dict[str, float]:
+    return {tag: float(value) for tag, value in losses.items()}
+
+
+def _checked_values(losses: Mapping[str, tf.Tensor], step: int) -> dict[str, float]:
+    _check_finite(losses, step)
+    return _values(losses)
+
+
+def _check_finite(losses: Mapping[str, tf.Tensor], step: int) -> None:
+    # A sum is finite only if all its terms are: one value to fetch.
+    if np.isfinite(float(losses[tags.TOTAL]) + float(losses[tags.GRADIENT_NORM])):
+        return
+    broken = [tag for tag, value in _values(losses).items() if not np.isfinite(value)]
+    raise FastStyleError(
+        f"step {step}: {', '.join(broken)} is not a finite number, so training stopped; the "
+        "last checkpoint is from before it. Lower learning_rate, or set precision: float32, and "
+        "start again to resume"
+    )
 
 
 def _mean(history: list[dict[str, float]]) -> dict[str, float]:
@@ -693,7 +408,6 @@ def _validate(run: _Run) -> dict[str, float]:
     if not run.validation_photos:
         return {}
     config = run.config
-    score = make_score(run.state, run.objective, arch=config.arch, precision=run.precision)
     styles = len(config.style_specs)
     found = []
     for index, path in enumerate(run.validation_photos):
@@ -702,27 +416,9 @@ def _validate(run: _Run) -> dict[str, float]:
         except ImageError:
             continue
         choice = np.eye(styles, dtype=np.float32)[[index % styles]]
-        losses = score(tf.constant(photo[None]), tf.constant(choice))
-        found.append({tag: float(value) for tag, value in losses.items()})
+        losses = run.score(tf.constant(photo[None]), tf.constant(choice))
+        found.append(_values(losses))
     return _mean(found)
-
-
-def _preview_picture(config: RunConfig, photos: tuple[Path, ...]) -> np.ndarray:
-    """Reads the photo that is styled at every checkpoint: the one asked for, or the first."""
-    if config.preview_image is not None:
-        try:
-            return fit_long_side(read_image(config.preview_image), PREVIEW_SIZE)
-        except ImageError as error:
-            raise ConfigError(f"{config.naming}: preview", [f"preview_image: {error}"]) from error
-    reason = ""
-    for path in photos:
-        try:
-            return fit_long_side(read_image(path), PREVIEW_SIZE)
-        except ImageError as error:
-            reason = reason or str(error)
-    raise DataError(
-        f"{config.dataset}: none of its {len(photos)} photos can be read; for example, {reason}"
-    )
 
 
 def _write_preview(run: _Run, step: int) -> None:

@@ -14,8 +14,8 @@ import tensorflow as tf
 import tiny
 import weight_files
 
+from fast_style import builders, train_state, training
 from fast_style import objective as tags
-from fast_style import training
 from fast_style.checkpoints import (
     FIRST_MOMENT,
     SECOND_MOMENT,
@@ -26,13 +26,12 @@ from fast_style.checkpoints import (
 from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.objective import Objective
+from fast_style.train_state import TrainState, make_train_step
 from fast_style.training import (
     RunHeader,
     StepReport,
     TrainObserver,
     TrainResult,
-    TrainState,
-    make_train_step,
     train,
 )
 from fast_style.transform_net import init_weights, weight_count
@@ -222,9 +221,9 @@ def test_held_out_photos_are_scored_at_every_checkpoint(world: tiny.World, whole
     folder, _, recorder = whole
     model = load_model(folder / "models" / "tiny" / "fast-style-model.ckpt-4")
     config = world.config(folder)
-    network = training.build_network(config, "float32")
-    objective = training.build_objective(config, network, training.load_style_pictures(config))
-    score = training.make_score(
+    network = builders.build_network(config, "float32")
+    objective = builders.build_objective(config, network, builders.load_style_pictures(config))
+    score = train_state.make_score(
         TrainState(model.weights), objective, arch="johnson", precision="float32"
     )
     totals = []
@@ -484,13 +483,15 @@ def test_a_run_of_several_styles_makes_one_model_of_all(two_styles: Any) -> None
 
 
 def test_the_choice_of_styles_depends_on_seed_and_step_alone() -> None:
-    choices = [training.style_choice(7, step, 4, 3) for step in range(60)]
-    np.testing.assert_array_equal(choices[5], training.style_choice(7, 5, 4, 3))
+    choices = [train_state.style_choice(7, step, 4, 3) for step in range(60)]
+    np.testing.assert_array_equal(choices[5], train_state.style_choice(7, 5, 4, 3))
     assert all((choice.sum(axis=1) == 1).all() for choice in choices)
     shares = np.mean(np.concatenate(choices), axis=0)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.1)  # 240 draws.
-    assert not np.array_equal(choices, [training.style_choice(8, step, 4, 3) for step in range(60)])
-    np.testing.assert_array_equal(training.style_choice(7, 5, 2, 1), [[1.0], [1.0]])
+    assert not np.array_equal(
+        choices, [train_state.style_choice(8, step, 4, 3) for step in range(60)]
+    )
+    np.testing.assert_array_equal(train_state.style_choice(7, 5, 2, 1), [[1.0], [1.0]])
 
 
 def test_adam_equals_the_formula_in_float64() -> None:
@@ -524,9 +525,9 @@ def test_adam_equals_the_formula_in_float64() -> None:
 def test_steps_are_given_or_follow_from_passes_over_the_photos(
     world: tiny.World, tmp_path: Path
 ) -> None:
-    assert training.total_steps(world.config(tmp_path, steps=9), 7) == 9
+    assert builders.total_steps(world.config(tmp_path, steps=9), 7) == 9
     # Two passes over 7 photos by twos: batches run across the end of a pass.
-    assert training.total_steps(world.config(tmp_path, steps=None, epoch=2), 7) == 7
+    assert builders.total_steps(world.config(tmp_path, steps=None, epoch=2), 7) == 7
 
 
 # Losses that are not finite

@@ -1,0 +1,207 @@
+"""From a run's configuration to the arguments of everything else.
+
+Whatever a person can get wrong about the files that a configuration names is found here, before
+anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fast_style.checkpoints import load_model
+from fast_style.config import RunConfig, StyleSpec
+from fast_style.data import PhotoStream, find_photos
+from fast_style.errors import ConfigError, DataError, ImageError
+from fast_style.fetch import ASSETS
+from fast_style.images import cover_crop, fit_long_side, has_transparency, read_image
+from fast_style.loss_net import LossNetwork, build_loss_network
+from fast_style.objective import Objective, style_grams
+from fast_style.transform_net import init_weights
+
+PREVIEW_SIZE = 512  # px, long side
+
+# Keys a run may be resumed with changed: they steer when and where, not what is learned.
+_FREE_KEYS = frozenset(
+    {
+        "steps",
+        "epoch",
+        "model_path",
+        "learning_rate",
+        "loss_model_file",
+        "val_dataset",
+        "log_every_steps",
+        "summary_every_steps",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "preview_image",
+        "init_from",
+    }
+)
+
+
+def load_style_pictures(config: RunConfig) -> list[np.ndarray]:
+    """Reads the style pictures at the size that training sees.
+
+    Without `style_size`, scaled and centre-cropped to image_size x image_size; with it, scaled so
+    that the long side is `style_size`.
+
+    Returns:
+      One uint8 [H, W, 3] per style.
+
+    Raises:
+      ConfigError: If a picture is missing, unreadable or partly transparent; all are reported.
+    """
+    pictures, problems = [], []
+    for style in config.style_specs:
+        try:
+            picture = read_image(style.image)
+            if has_transparency(style.image):
+                raise ImageError(
+                    f"{style.image}: has transparent parts, and what is behind them would become "
+                    "part of the style; save it without transparency"
+                )
+        except ImageError as error:
+            problems.append(f"{_style_key(config, style)}: {error}")
+            continue
+        if config.style_size is None:
+            pictures.append(cover_crop(picture, config.image_size))
+        else:
+            pictures.append(fit_long_side(picture, config.style_size))
+    if problems:
+        raise ConfigError(f"{config.naming}: style pictures", problems)
+    return pictures
+
+
+def _style_key(config: RunConfig, style: StyleSpec) -> str:
+    return "style_image" if config.styles is None else f"styles ({style.name})"
+
+
+def build_network(config: RunConfig, precision: Literal["float32", "bfloat16"]) -> LossNetwork:
+    """Builds the loss network that a configuration describes."""
+    return build_loss_network(
+        config.loss_model,
+        config.loss_model_file,
+        tuple(dict.fromkeys((*config.content_layers, *config.style_layers))),
+        dtype=precision,
+        exclude_scopes=config.checkpoint_exclude_scopes,
+    )
+
+
+def build_objective(
+    config: RunConfig, network: LossNetwork, pictures: list[np.ndarray]
+) -> Objective:
+    """Builds the loss that a configuration describes."""
+    return Objective(
+        network=network,
+        content_layers=config.content_layers,
+        target_grams=style_grams(network, config.style_layers, pictures),
+        style_weights=np.array([style.weight for style in config.style_specs], np.float32),
+        content_weight=config.content_weight,
+        tv_weight=config.tv_weight,
+    )
+
+
+def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Lists the photos to train on and the held-out ones.
+
+    Raises:
+      DataError: If there are none, or fewer than one batch needs.
+    """
+    sets = [
+        f"`python -m fast_style fetch {asset.name}` ({asset.size_bytes / 1e9:.1f} GB)"
+        for asset in sorted(ASSETS.values(), key=lambda asset: asset.size_bytes)
+        if asset.kind == "zip"
+    ]
+    photos = find_photos(
+        config.dataset,
+        advice="point `dataset` at a folder of your own (any photos will do),\n"
+        f"or get some with {' or '.join(sets)} and use the folder that it names",
+    )
+    # Built only for its check of the batch size, before anything slow.
+    PhotoStream(photos, image_size=config.image_size, batch_size=config.batch_size).close()
+    if config.val_dataset is None:
+        return photos, ()
+    advice = "point `val_dataset` at a folder of photos, or remove this key"
+    return photos, find_photos(config.val_dataset, advice=advice)
+
+
+def total_steps(config: RunConfig, photos: int) -> int:
+    """Returns the steps of a whole run: `steps`, or `epoch` passes over the photos."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epoch is not None
+    return config.epoch * photos // config.batch_size
+
+
+def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
+    """Returns the weights a new run starts from: fresh ones, or those of `init_from`.
+
+    Raises:
+      ConfigError: If the net of `init_from` is of another shape.
+      ModelError: If it cannot be read.
+    """
+    styles = len(config.style_specs)
+    fresh = init_weights(config.arch, width=config.width, styles=styles, seed=config.seed)
+    if config.init_from is None:
+        return fresh
+    model = load_model(config.init_from)
+    given = {name: value.shape for name, value in model.weights.items()}
+    wanted = {name: value.shape for name, value in fresh.items()}
+    if model.arch != config.arch or given != wanted:
+        raise ConfigError(
+            f"{config.naming}: init_from",
+            [
+                f"{config.init_from} is arch {model.arch}, width {model.width:g}, "
+                f"{len(model.style_names)} styles, and this run is arch {config.arch}, width "
+                f"{config.width:g}, {styles} styles; make them agree"
+            ],
+        )
+    return dict(model.weights)
+
+
+def check_resumable(config: RunConfig, run: Mapping[str, Any], checkpoint: Path) -> list[str]:
+    """Compares the run on disk with the one asked for.
+
+    Returns:
+      Notes on changed keys that are free to change.
+
+    Raises:
+      ConfigError: If a key changed that decides what is learned.
+    """
+    before = run.get("config")
+    if before is None:
+        return [f"{checkpoint.name} does not say how it was made; going on with this configuration"]
+    now = config.to_dict()
+    changed = [key for key in now if key in before and now[key] != before[key]]
+    problems = [
+        f"{key}: was {before[key]!r}, now {now[key]!r}" for key in changed if key not in _FREE_KEYS
+    ]
+    if problems:
+        raise ConfigError(
+            f"{config.run_folder}: cannot resume, the run there was made with other settings "
+            "(undo the change, choose another 'naming', or start over with --fresh)",
+            problems,
+        )
+    return [f"{key} changed from {before[key]!r} to {now[key]!r}" for key in changed]
+
+
+def preview_picture(config: RunConfig, photos: tuple[Path, ...]) -> np.ndarray:
+    """Reads the photo that is styled at every checkpoint: the one asked for, or the first."""
+    if config.preview_image is not None:
+        try:
+            return fit_long_side(read_image(config.preview_image), PREVIEW_SIZE)
+        except ImageError as error:
+            raise ConfigError(f"{config.naming}: preview", [f"preview_image: {error}"]) from error
+    reason = ""
+    for path in photos:
+        try:
+            return fit_long_side(read_image(path), PREVIEW_SIZE)
+        except ImageError as error:
+            reason = reason or str(error)
+    raise DataError(
+        f"{config.dataset}: none of its {len(photos)} photos can be read; for example, {reason}"
+    )
