@@ -8,6 +8,7 @@ after ReLU.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -31,9 +32,22 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
         raise ValueError(f"features: expected shape [N, H, W, C], got {features.shape}")
     channels = features.shape[3]
     shape = tf.shape(features)
-    flat = tf.reshape(tf.cast(features, tf.float32), [shape[0], -1, channels])
     size = tf.cast(tf.reduce_prod(shape[1:]), tf.float32)
-    return tf.matmul(flat, flat, transpose_a=True) / size
+
+    @tf.custom_gradient
+    def gram(features: tf.Tensor) -> Any:
+        flat = tf.reshape(features, [shape[0], -1, channels])
+        exact = tf.cast(flat, tf.float32)
+
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            # G is symmetric in F: one product where the general rule makes two. It is as exact as
+            # the features' own type, which the result is cast to anyway.
+            symmetric = (dy + tf.linalg.matrix_transpose(dy)) / size
+            return tf.reshape(tf.matmul(flat, tf.cast(symmetric, features.dtype)), shape)
+
+        return tf.matmul(exact, exact, transpose_a=True) / size, gradient
+
+    return gram(features)
 
 
 def style_layer_losses(

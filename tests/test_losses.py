@@ -66,6 +66,20 @@ def test_gram_is_symmetric_and_positive_semi_definite() -> None:
     assert np.linalg.eigvalsh(gram.astype(np.float64)).min() > -1e-4 * gram.max()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.01)])
+def test_gradient_of_gram_equals_that_of_the_plain_formula(dtype: str, tolerance: float) -> None:
+    # bfloat16 rounds the upstream gradient and the result, 0.4 % each.
+    maps = tf.cast(features(2, 4, 5, 6), dtype)
+    weight = np.random.default_rng(3).standard_normal((2, 6, 6)).astype(np.float32)
+    flat = np.asarray(tf.cast(maps, tf.float64)).reshape(2, 20, 6)
+    expected = flat @ (weight + weight.transpose(0, 2, 1)) / (4 * 5 * 6)
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        total = tf.reduce_sum(gram_matrix(maps) * weight)
+    got = np.asarray(tape.gradient(total, maps)).astype(np.float64).reshape(2, 20, 6)
+    assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
+
+
 def test_gram_of_bfloat16_features_is_accumulated_in_float32() -> None:
     narrow = tf.cast(features(1, 64, 64, 3), tf.bfloat16)
     got = gram_matrix(narrow)
