@@ -33,6 +33,7 @@ _FREE_KEYS = frozenset(
         "learning_rate",
         "loss_model_file",
         "val_dataset",
+        "patience_checkpoints",
         "log_every_steps",
         "summary_every_steps",
         "checkpoint_every_steps",

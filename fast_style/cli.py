@@ -128,6 +128,11 @@ def _train(options: argparse.Namespace) -> int:
             f"nothing left to do: {folder} has {result.steps} steps; raise steps (or epoch) to go "
             "on, or start over with --fresh"
         )
+    if result.converged:
+        print(
+            f"ended at step {result.steps}: the held-out loss has not improved for "
+            f"{config.patience_checkpoints} checkpoints"
+        )
     if result.interrupted:
         print(f"stopped after step {result.steps} and saved; the same command goes on from there")
     print(f"model:    {result.model}")

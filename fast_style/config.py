@@ -124,6 +124,8 @@ class RunConfig:
       model_path: Folder that the run's own folder is created in.
       dataset: Folder of training photos, searched recursively.
       val_dataset: Folder of held-out photos, scored at every checkpoint.
+      patience_checkpoints: End the run when the held-out total loss has not improved for so many
+        checkpoints; None: never.
       image_size: Side of the square training pictures in px, at least 32.
       random_crop: Cut photos at a random place instead of the centre.
       random_flip: Mirror half of the photos.
@@ -161,6 +163,7 @@ class RunConfig:
     model_path: Annotated[str, checks.path] = "models"
     dataset: Annotated[str, checks.path] = "data/train2014"
     val_dataset: Annotated[str | None, checks.optional(checks.path)] = None
+    patience_checkpoints: Annotated[int | None, checks.optional(checks.whole(1))] = None
     image_size: Annotated[int, checks.whole(32)] = 256
     random_crop: Annotated[bool, checks.flag] = False
     random_flip: Annotated[bool, checks.flag] = False
@@ -295,6 +298,12 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 f"styles: expected one style for arch slim2016, got {len(styles)}; "
                 "remove the others or choose arch johnson",
             )
+
+    if values.get("patience_checkpoints") is not None and values.get("val_dataset") is None:
+        yield Problem(
+            frozenset({"patience_checkpoints", "val_dataset"}),
+            "patience_checkpoints: needs held-out photos; add 'val_dataset' or remove it",
+        )
 
     yield from layer_problems(values)
 

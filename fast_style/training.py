@@ -51,6 +51,7 @@ from fast_style.transform_net import init_weights, transform, weight_count
 
 GENERATED_FOLDER = Path("generated")
 PREVIEW_FILE = "preview.jpg"
+_BEST, _SINCE_BEST = "best_validation_total", "checkpoints_since_best"
 LAST_STEPS = 20  # A run's last losses are averaged over so many steps.
 
 
@@ -116,6 +117,7 @@ class TrainResult:
       seconds: Time spent in the loop.
       skipped: {photo: why it could not be read}.
       interrupted: Whether a person stopped it.
+      converged: Whether it ended because held-out losses stopped improving.
     """
 
     model: Path
@@ -125,6 +127,7 @@ class TrainResult:
     seconds: float
     skipped: Mapping[Path, str]
     interrupted: bool = False
+    converged: bool = False
 
 
 class TrainObserver:
@@ -184,9 +187,17 @@ class _Run:
     writer: Any
     preview: np.ndarray
     score: Any
+    best_validation: float = np.inf
+    checkpoints_since_best: int = 0
     first: dict[str, float] = field(default_factory=dict)
     # Losses of the last steps, left on the device until somebody wants their values.
     last: deque[dict[str, tf.Tensor]] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
+
+    @property
+    def converged(self) -> bool:
+        """Whether held-out losses have not improved for as long as the configuration allows."""
+        patience = self.config.patience_checkpoints
+        return patience is not None and self.checkpoints_since_best >= patience
 
 
 def train(
@@ -219,11 +230,12 @@ def train(
     notes: list[str] = []
 
     checkpoint = None if fresh else newest_checkpoint(folder)
+    earlier: Mapping[str, Any] = {}
     if checkpoint is None:
         state = TrainState(initial_weights(config))
     else:
-        tensors, run = read_checkpoint(checkpoint)
-        notes += check_resumable(config, run, checkpoint)
+        tensors, earlier = read_checkpoint(checkpoint)
+        notes += check_resumable(config, earlier, checkpoint)
         styles = len(config.style_specs)
         state = TrainState(init_weights(config.arch, width=config.width, styles=styles))
         state.restore(checkpoint, tensors)
@@ -262,6 +274,8 @@ def train(
         writer=tf.summary.create_file_writer(str(folder)),
         preview=preview,
         score=make_score(state, objective, arch=config.arch, precision=precision),
+        best_validation=earlier.get(_BEST, np.inf),
+        checkpoints_since_best=earlier.get(_SINCE_BEST, 0),
     )
     try:
         return _loop(run, start_step, steps, observer)
@@ -289,7 +303,7 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
         random_crop=config.random_crop,
         random_flip=config.random_flip,
         start_step=start_step,
-        stop_step=max(steps, start_step),
+        stop_step=start_step if run.converged else max(steps, start_step),
     )
     step = start_step
     saved = start_step if start_step else None
@@ -327,6 +341,8 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
                     _check_finite(losses, step)
                     _save(run, step, observer)
                     saved = step
+                    if run.converged:
+                        break
         except KeyboardInterrupt:
             interrupted = True
             # It may have come between the update and our count of it.
@@ -341,6 +357,7 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
         seconds=time.perf_counter() - began,
         skipped=dict(stream.skipped),
         interrupted=interrupted,
+        converged=run.converged,
     )
 
 
@@ -387,8 +404,14 @@ def _save(run: _Run, step: int, observer: TrainObserver) -> None:
     config = run.config
     folder = config.run_folder
     validation = _validate(run)
+    described = dict(run.description)
+    if validation:
+        run.checkpoints_since_best += 1
+        if validation[tags.TOTAL] < run.best_validation:
+            run.best_validation, run.checkpoints_since_best = validation[tags.TOTAL], 0
+        described |= {_BEST: run.best_validation, _SINCE_BEST: run.checkpoints_since_best}
     path = save_checkpoint(
-        folder, step, run.state.tensors(), run.description, keep=config.keep_checkpoints
+        folder, step, run.state.tensors(), described, keep=config.keep_checkpoints
     )
     metadata = {**run.description, "steps": step}
     if validation:

@@ -154,6 +154,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "style_size": None,
         "dataset": "data/train2014",
         "val_dataset": None,
+        "patience_checkpoints": None,
         "random_crop": False,
         "random_flip": False,
         "steps": None,
@@ -264,6 +265,11 @@ def test_text_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path, "#" * (MAX_FILE_BYTES + 1))
     assert file_problems(path) == ("larger than 1,000,000 bytes, so not a config; check the path",)
+
+
+def test_patience_needs_held_out_photos(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="patience_checkpoints: needs held-out photos"):
+        RunConfig(**MINIMAL, patience_checkpoints=3)
 
 
 @pytest.mark.parametrize("text", ["", "# naming: candy\n", "---\n", "null\n"])

@@ -235,6 +235,23 @@ def test_held_out_photos_are_scored_at_every_checkpoint(world: tiny.World, whole
     assert early[tags.TOTAL] != late[tags.TOTAL]
 
 
+def test_a_run_ends_when_held_out_losses_stop_improving(world: tiny.World, tmp_path: Path) -> None:
+    settings: Any = {
+        "learning_rate": 1e-30,  # Too small to change a weight: no checkpoint beats the first.
+        "steps": 9,
+        "checkpoint_every_steps": 1,
+        "patience_checkpoints": 2,
+        "val_dataset": str(world.held_out),
+    }
+    result, recorder = run_tiny(world, tmp_path, **settings)
+    assert (result.steps, result.converged, len(recorder.checkpoints)) == (3, True, 3)
+    again, _ = run_tiny(world, tmp_path, **settings)
+    assert (again.steps, again.converged) == (3, True)
+    # More patience goes on where it ended, and remembers how long nothing has improved.
+    longer, _ = run_tiny(world, tmp_path, **settings | {"patience_checkpoints": 3})
+    assert (longer.steps, longer.converged) == (4, True)
+
+
 def read_events(folder: Path) -> tuple[dict[str, dict[int, float]], dict[str, int]]:
     """{tag: {step: value}} of the scalars and {tag: count} of the images."""
     scalars: dict[str, dict[int, float]] = defaultdict(dict)
