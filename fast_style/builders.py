@@ -14,22 +14,27 @@ import numpy as np
 
 from fast_style.checkpoints import load_model
 from fast_style.config import RunConfig, StyleSpec
-from fast_style.data import PhotoStream, find_photos
+from fast_style.data import check_enough, find_photos
 from fast_style.errors import ConfigError, DataError, ImageError
 from fast_style.fetch import ASSETS
 from fast_style.images import cover_crop, fit_long_side, has_transparency, read_image
 from fast_style.loss_net import LossNetwork, build_loss_network
+from fast_style.loss_weights import weights_sha256
 from fast_style.objective import Objective, style_grams
+from fast_style.provenance import file_sha256, git_commit, package_versions
 from fast_style.transform_net import init_weights
 
 PREVIEW_SIZE = 512  # px, long side
 
-# Keys a run may be resumed with changed: they steer when and where, not what is learned.
+# Keys a run may be resumed with changed: they steer when and where, not what is learned. Files may
+# have moved; what they contain is compared by hash.
 _FREE_KEYS = frozenset(
     {
         "steps",
         "epoch",
         "model_path",
+        "style_image",
+        "dataset",
         "learning_rate",
         "loss_model_file",
         "val_dataset",
@@ -122,8 +127,7 @@ def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ..
         advice="point `dataset` at a folder of your own (any photos will do),\n"
         f"or get some with {' or '.join(sets)} and use the folder that it names",
     )
-    # Built only for its check of the batch size, before anything slow.
-    PhotoStream(photos, image_size=config.image_size, batch_size=config.batch_size).close()
+    check_enough(photos, config.batch_size)
     if config.val_dataset is None:
         return photos, ()
     advice = "point `val_dataset` at a folder of photos, or remove this key"
@@ -164,30 +168,68 @@ def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
     return dict(model.weights)
 
 
-def check_resumable(config: RunConfig, run: Mapping[str, Any], checkpoint: Path) -> list[str]:
-    """Compares the run on disk with the one asked for.
+def describe_run(
+    config: RunConfig, precision: str, network: LossNetwork, photos: int
+) -> dict[str, Any]:
+    """Returns how a run is made, for the header of everything that it writes."""
+    return {
+        "config": config.to_dict(),
+        "style_names": [style.name for style in config.style_specs],
+        "style_sha256": [file_sha256(Path(style.image)) for style in config.style_specs],
+        "loss_model_sha256": weights_sha256(network.weights_file),
+        "photos": photos,
+        "precision": precision,
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+        "licence": "the licence of the style picture and photos decides; not stated by the run",
+    }
+
+
+def check_resumable(
+    config: RunConfig, now: Mapping[str, Any], before: Mapping[str, Any], checkpoint: Path
+) -> list[str]:
+    """Compares the run on disk with the one asked for: its keys, and what its files contain.
+
+    Args:
+      config: The run asked for.
+      now: Its `describe_run`.
+      before: That of the run on disk, from its checkpoint; may be empty.
+      checkpoint: Where it was read from.
 
     Returns:
-      Notes on changed keys that are free to change.
+      Notes on changes that do not matter to what is learned.
 
     Raises:
-      ConfigError: If a key changed that decides what is learned.
+      ConfigError: If something changed that does.
     """
-    before = run.get("config")
-    if before is None:
+    if "config" not in before:
         return [f"{checkpoint.name} does not say how it was made; going on with this configuration"]
-    now = config.to_dict()
-    changed = [key for key in now if key in before and now[key] != before[key]]
-    problems = [
-        f"{key}: was {before[key]!r}, now {now[key]!r}" for key in changed if key not in _FREE_KEYS
-    ]
+    problems, notes = [], []
+    for key, value in now["config"].items():
+        then = before["config"].get(key, value)
+        if then != value:
+            if key in _FREE_KEYS:
+                notes.append(f"{key} changed from {then!r} to {value!r}")
+            else:
+                problems.append(f"{key}: was {then!r}, now {value!r}")
+    for what, key in (
+        ("the content of the style picture", "style_sha256"),
+        ("the content of loss_model_file", "loss_model_sha256"),
+        ("the number of photos in dataset", "photos"),
+    ):
+        if before.get(key, now[key]) != now[key]:
+            counts = f" from {before[key]} to {now[key]}" if key == "photos" else ""
+            problems.append(f"{what} changed{counts}")
     if problems:
         raise ConfigError(
             f"{config.run_folder}: cannot resume, the run there was made with other settings "
             "(undo the change, choose another 'naming', or start over with --fresh)",
             problems,
         )
-    return [f"{key} changed from {before[key]!r} to {now[key]!r}" for key in changed]
+    then = before.get("precision", now["precision"])
+    if then != now["precision"]:
+        notes.append(f"precision was {then} so far and is {now['precision']} on this machine")
+    return notes
 
 
 def preview_picture(config: RunConfig, photos: tuple[Path, ...]) -> np.ndarray:

@@ -88,7 +88,13 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Any], run: Mapping[str, Any], *, keep: int
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Any],
+    run: Mapping[str, Any],
+    *,
+    keep: int,
+    spare: int | None = None,
 ) -> Path:
     """Writes a checkpoint aside, renames it into place, and removes the oldest beyond `keep`.
 
@@ -100,6 +106,7 @@ def save_checkpoint(
       tensors: {name: tensor or array} without the step.
       run: JSON-able description of the run, returned by `read_checkpoint`.
       keep: How many of the newest checkpoints remain, at least 1.
+      spare: A step whose checkpoint remains however old it is.
 
     Returns:
       The checkpoint's prefix.
@@ -135,7 +142,9 @@ def save_checkpoint(
         ) from error
     finally:
         remove_partial_files(folder)
-    for _, old in _numbered_checkpoints(folder)[:-keep]:
+    for number, old in _numbered_checkpoints(folder)[:-keep]:
+        if number == spare:
+            continue
         for suffix in (".index", _DATA_SUFFIX):
             with contextlib.suppress(OSError):
                 Path(f"{old}{suffix}").unlink(missing_ok=True)
@@ -381,6 +390,32 @@ def _damaged(source: Path, what: str) -> ModelError:
     return ModelError(f"{source}: the file is damaged ({what}); fetch or train it again")
 
 
+def tensor_problems(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Names what is missing, unexpected or of another shape among named tensors.
+
+    Args:
+      wanted: {name: shape}.
+      found: {name: array}.
+
+    Returns:
+      One phrase per kind of problem; empty if they agree.
+    """
+    return [
+        *_listed("missing", (name for name in wanted if name not in found)),
+        *_listed("unexpected", (name for name in found if name not in wanted)),
+        *_listed(
+            "of another shape",
+            (
+                f"{name} {list(found[name].shape)} instead of {list(shape)}"
+                for name, shape in wanted.items()
+                if name in found and tuple(found[name].shape) != tuple(shape)
+            ),
+        ),
+    ]
+
+
 def _check_weights(
     source: Path,
     arch: str,
@@ -392,18 +427,7 @@ def _check_weights(
     Raises:
       ModelError: If there is any.
     """
-    problems = [
-        *_listed("missing", (name for name in wanted if name not in weights)),
-        *_listed("unexpected", (name for name in weights if name not in wanted)),
-        *_listed(
-            "of another shape",
-            (
-                f"{name} {list(weights[name].shape)} instead of {list(shape)}"
-                for name, shape in wanted.items()
-                if name in weights and weights[name].shape != shape
-            ),
-        ),
-    ]
+    problems = tensor_problems(wanted, weights)
     if problems:
         raise ModelError(
             f"{source}: does not hold the weights of arch {arch}: {'; '.join(problems)}; "

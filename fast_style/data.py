@@ -104,6 +104,45 @@ def photo_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(_random_bits(count, seed, _ORDER, epoch), kind="stable")
 
 
+def check_enough(paths: Sequence[Path], batch_size: int) -> None:
+    """Checks that the photos fill a batch.
+
+    Raises:
+      DataError: If they do not.
+    """
+    if len(paths) < batch_size:
+        raise DataError(
+            f"{_amount(paths)}: fewer than batch_size {batch_size}; add photos or lower batch_size"
+        )
+
+
+def read_crops(paths: Sequence[Path], size: int, *, limit: int) -> list[np.ndarray]:
+    """Reads the centre crops of photos, as training sees them, for scoring.
+
+    Args:
+      paths: Photos; those that cannot be read are left out with a warning in the log.
+      size: Side of the crops in px.
+      limit: Of more photos, so many are taken, evenly spread.
+
+    Returns:
+      uint8 [size, size, 3] each.
+
+    Raises:
+      DataError: If none can be read.
+    """
+    count = min(limit, len(paths))
+    crops = []
+    for index in range(count):
+        path = paths[index * len(paths) // count]
+        try:
+            crops.append(load_training_crop(path, size))
+        except ImageError as error:
+            _log.warning("held-out photo left out: %s", error)
+    if not crops:
+        raise DataError(f"{_amount(paths)}: none can be read; replace them or name another folder")
+    return crops
+
+
 class PhotoStream:
     """Photos as batches, decoded ahead by threads, in a reproducible and resumable order.
 
@@ -169,11 +208,7 @@ class PhotoStream:
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self._paths = tuple(paths)
-        if len(self._paths) < batch_size:
-            raise DataError(
-                f"{_amount(self._paths)}: fewer than batch_size {batch_size}; "
-                "add photos or lower batch_size"
-            )
+        check_enough(self._paths, batch_size)
         self.skipped: dict[Path, str] = {}
         self.waited_seconds = 0.0
         self._image_size = image_size

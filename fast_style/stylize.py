@@ -12,7 +12,7 @@ import tensorflow as tf
 from fast_style.checkpoints import Model, load_model
 from fast_style.hardware import resolve_precision
 from fast_style.layers import pad_image
-from fast_style.transform_net import MIN_SIZE, transform
+from fast_style.transform_net import MIN_SIZE, Weights, transform
 
 
 class Stylizer:
@@ -133,12 +133,34 @@ def make_stylize_function(model: Model, precision: str) -> Any:
     )
     def run(images: tf.Tensor, style_weights: tf.Tensor) -> tf.Tensor:
         weights = {name: tf.constant(value) for name, value in model.weights.items()}
-        shape = tf.shape(images)
-        # Pictures below the net's least size are reflected up to it, and cut back afterwards.
-        missing = tf.maximum(MIN_SIZE - shape[1:3], 0)
-        enlarged = pad_image(images, 0, (missing[0], missing[1]))
-        styled = transform(model.arch, weights, enlarged, style_weights, dtype=precision)
-        styled = styled[:, : shape[1], : shape[2]]
-        return tf.ensure_shape(tf.cast(tf.round(styled), tf.uint8), images.shape)
+        return stylize_batch(model.arch, weights, images, style_weights, precision)
 
     return run
+
+
+def stylize_batch(
+    arch: str,
+    weights: Weights,
+    images: tf.Tensor,
+    style_weights: tf.Tensor,
+    precision: str,
+) -> tf.Tensor:
+    """Stylizes whole pictures of any size, as a user gets them.
+
+    Args:
+      arch: A key of `transform_net.ARCHITECTURES`.
+      weights: The net's.
+      images: uint8 [N, H, W, 3], H and W at least 1.
+      style_weights: [N, S] float32.
+      precision: 'float32' or 'bfloat16'.
+
+    Returns:
+      uint8 [N, H, W, 3].
+    """
+    shape = tf.shape(images)
+    # Pictures below the net's least size are reflected up to it, and cut back afterwards.
+    missing = tf.maximum(MIN_SIZE - shape[1:3], 0)
+    enlarged = pad_image(images, 0, (missing[0], missing[1]))
+    styled = transform(arch, weights, enlarged, style_weights, dtype=precision)
+    styled = styled[:, : shape[1], : shape[2]]
+    return tf.ensure_shape(tf.cast(tf.round(styled), tf.uint8), images.shape)

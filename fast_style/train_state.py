@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style import objective as tags
-from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP
+from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.errors import ModelError
 from fast_style.objective import Objective
 from fast_style.transform_net import transform
@@ -48,18 +48,17 @@ class TrainState(tf.Module):
         """Takes over a checkpoint's values; all or nothing.
 
         Raises:
-          ModelError: If a tensor is missing or of another shape.
+          ModelError: If a tensor is missing, unexpected or of another shape; all are named.
         """
         mine = {**self.tensors(), STEP: self.step}
-        wrong = [
-            name
-            for name, value in mine.items()
-            if name not in tensors or tuple(tensors[name].shape) != tuple(value.shape)
-        ]
-        if wrong:
+        shapes = {name: np.shape(value) for name, value in mine.items()}
+        # The 2016 implementation also kept powers of Adam's decay rates, which the step implies.
+        found = {name: value for name, value in tensors.items() if not name.startswith("beta")}
+        problems = tensor_problems(shapes, found)
+        if problems:
             raise ModelError(
-                f"{source}: cannot resume from it, {len(wrong)} tensors are missing or of another "
-                f"shape (such as {wrong[0]}); use init_from to start from its weights alone"
+                f"{source}: cannot resume from it, its tensors do not fit this run: "
+                f"{'; '.join(problems)}; use init_from to start from its weights alone"
             )
         for name, value in mine.items():
             value.assign(tensors[name])

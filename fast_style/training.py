@@ -6,6 +6,8 @@ the targets, step, report, keep checkpoints. It prints nothing; a `TrainObserver
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from fast_style.builders import (
     build_network,
     build_objective,
     check_resumable,
+    describe_run,
     find_run_photos,
     initial_weights,
     load_style_pictures,
@@ -30,6 +33,7 @@ from fast_style.builders import (
 from fast_style.checkpoints import (
     MODEL_FILE,
     Model,
+    checkpoint_path,
     newest_checkpoint,
     read_checkpoint,
     remove_partial_files,
@@ -37,21 +41,22 @@ from fast_style.checkpoints import (
     save_model,
 )
 from fast_style.config import RunConfig
-from fast_style.data import PhotoStream
-from fast_style.errors import FastStyleError, ImageError
-from fast_style.files import check_folder, make_folder
+from fast_style.data import PhotoStream, read_crops
+from fast_style.errors import FastStyleError
+from fast_style.files import atomic_path, check_folder, make_folder
 from fast_style.hardware import describe_device, resolve_precision
-from fast_style.images import cover_crop, read_image, write_image
-from fast_style.loss_net import LossNetwork
-from fast_style.loss_weights import weights_sha256
+from fast_style.images import write_image
 from fast_style.objective import Objective
-from fast_style.provenance import file_sha256, git_commit, package_versions
+from fast_style.stylize import stylize_batch
 from fast_style.train_state import TrainState, make_score, make_train_step, style_choice
-from fast_style.transform_net import init_weights, transform, weight_count
+from fast_style.transform_net import init_weights, weight_count
 
 GENERATED_FOLDER = Path("generated")
 PREVIEW_FILE = "preview.jpg"
-_BEST, _SINCE_BEST = "best_validation_total", "checkpoints_since_best"
+VALIDATION_FILE = "validation.json"
+HELD_OUT = 64  # At most so many held-out photos are scored at a checkpoint.
+# Pictures are most of what TensorBoard keeps: a megabyte each time.
+IMAGES_EVERY_SUMMARIES = 10
 LAST_STEPS = 20  # A run's last losses are averaged over so many steps.
 
 
@@ -170,6 +175,51 @@ def set_aside(folder: Path) -> Path | None:
     return aside
 
 
+@dataclass
+class ValidationRecord:
+    """The held-out total loss of each scored checkpoint; kept as `validation.json` in the run.
+
+    Attributes:
+      val_dataset: The photos that were scored; totals over others do not compare.
+      totals: {step: mean total loss}.
+    """
+
+    val_dataset: str | None
+    totals: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path, val_dataset: str | None, last_step: int) -> ValidationRecord:
+        """Reads what is known of these photos up to a step; nothing if there is no such file."""
+        try:
+            found = json.loads((folder / VALIDATION_FILE).read_text(encoding="utf-8"))
+            if found["val_dataset"] != val_dataset:
+                return cls(val_dataset)
+            totals = {int(step): float(total) for step, total in found["totals"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return cls(val_dataset)  # It is a record; a run can start a new one.
+        return cls(val_dataset, {s: total for s, total in totals.items() if s <= last_step})
+
+    def add(self, step: int, total: float) -> None:
+        """Takes note of a checkpoint's score."""
+        self.totals[step] = total
+
+    def write(self, folder: Path) -> None:
+        """Writes the file."""
+        with atomic_path(folder / VALIDATION_FILE) as aside:
+            aside.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the lowest total, the earliest of equals; none before the first score."""
+        return min(self.totals, key=lambda step: (self.totals[step], step), default=None)
+
+    @property
+    def since_best(self) -> int:
+        """How many checkpoints were scored after the best one."""
+        best = self.best_step
+        return 0 if best is None else sum(step > best for step in self.totals)
+
+
 # --- the loop ------------------------------------------------------------------------------------
 
 
@@ -182,13 +232,12 @@ class _Run:
     objective: Objective
     precision: str
     photos: tuple[Path, ...]
-    validation_photos: tuple[Path, ...]
+    validation: list[np.ndarray]
     description: dict[str, Any]
     writer: Any
     preview: np.ndarray
     score: Any
-    best_validation: float = np.inf
-    checkpoints_since_best: int = 0
+    record: ValidationRecord
     first: dict[str, float] = field(default_factory=dict)
     # Losses of the last steps, left on the device until somebody wants their values.
     last: deque[dict[str, tf.Tensor]] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
@@ -197,7 +246,7 @@ class _Run:
     def converged(self) -> bool:
         """Whether held-out losses have not improved for as long as the configuration allows."""
         patience = self.config.patience_checkpoints
-        return patience is not None and self.checkpoints_since_best >= patience
+        return patience is not None and self.record.since_best >= patience
 
 
 def train(
@@ -222,20 +271,21 @@ def train(
     for place in (folder, GENERATED_FOLDER):
         check_folder(place)
     pictures = load_style_pictures(config)
-    photos, validation_photos = find_run_photos(config)
+    photos, held_out = find_run_photos(config)
+    validation = read_crops(held_out, config.image_size, limit=HELD_OUT) if held_out else []
     steps = total_steps(config, len(photos))
     precision = resolve_precision(config.precision)
     network = build_network(config, precision)
     preview = preview_picture(config, photos)
+    description = describe_run(config, precision, network, len(photos))
     notes: list[str] = []
 
     checkpoint = None if fresh else newest_checkpoint(folder)
-    earlier: Mapping[str, Any] = {}
     if checkpoint is None:
         state = TrainState(initial_weights(config))
     else:
         tensors, earlier = read_checkpoint(checkpoint)
-        notes += check_resumable(config, earlier, checkpoint)
+        notes += check_resumable(config, description, earlier, checkpoint)
         styles = len(config.style_specs)
         state = TrainState(init_weights(config.arch, width=config.width, styles=styles))
         state.restore(checkpoint, tensors)
@@ -269,13 +319,12 @@ def train(
         objective=objective,
         precision=precision,
         photos=photos,
-        validation_photos=validation_photos,
-        description=_describe(config, precision, network, len(photos)),
+        validation=validation,
+        description=description,
         writer=tf.summary.create_file_writer(str(folder)),
         preview=preview,
         score=make_score(state, objective, arch=config.arch, precision=precision),
-        best_validation=earlier.get(_BEST, np.inf),
-        checkpoints_since_best=earlier.get(_SINCE_BEST, 0),
+        record=ValidationRecord.read(folder, config.val_dataset, start_step),
     )
     try:
         return _loop(run, start_step, steps, observer)
@@ -336,10 +385,15 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
                     observer.on_log(StepReport(step, values, rate, waited))
                     logged_at, logged_step, logged_wait = now, step, wait
                 if step % config.summary_every_steps == 0 or step == start_step + 1:
-                    _summarize(run, step, _checked_values(losses, step), photos, styled)
+                    values = _checked_values(losses, step)
+                    with_images = (
+                        step == start_step + 1
+                        or step % (config.summary_every_steps * IMAGES_EVERY_SUMMARIES) == 0
+                    )
+                    _summarize(run, step, values, (photos, styled) if with_images else None)
                 if step % config.checkpoint_every_steps == 0 or step == steps:
                     _check_finite(losses, step)
-                    _save(run, step, observer)
+                    _save(run, step, observer, validate=True)
                     saved = step
                     if run.converged:
                         break
@@ -348,7 +402,10 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
             # It may have come between the update and our count of it.
             step = int(run.state.step.numpy())
     if saved != step or not (config.run_folder / MODEL_FILE).is_file():
-        _save(run, step, observer)
+        # Whoever interrupts wants to get away: what is learned is kept, and scored another time.
+        _save(run, step, observer, validate=False)
+    if run.converged:
+        _keep_best(run, step)
     return TrainResult(
         model=config.run_folder / MODEL_FILE,
         steps=step,
@@ -389,77 +446,94 @@ def _mean(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _summarize(
-    run: _Run, step: int, values: Mapping[str, float], photos: np.ndarray, styled: tf.Tensor
+    run: _Run,
+    step: int,
+    values: Mapping[str, float],
+    pictures: tuple[np.ndarray, tf.Tensor] | None,
 ) -> None:
+    """Writes losses, and now and then photos and their styled versions, for TensorBoard."""
     with run.writer.as_default(step=step):
         for tag, value in values.items():
             tf.summary.scalar(tag, value)
-        tf.summary.image("generated", tf.cast(tf.round(styled), tf.uint8), max_outputs=4)
-        tf.summary.image("origin", photos, max_outputs=4)
+        if pictures is not None:
+            photos, styled = pictures
+            tf.summary.image("generated", tf.cast(tf.round(styled), tf.uint8), max_outputs=4)
+            tf.summary.image("origin", photos, max_outputs=4)
     run.writer.flush()
 
 
-def _save(run: _Run, step: int, observer: TrainObserver) -> None:
-    """Writes the checkpoint, the model file and the preview, and scores the held-out photos."""
+def _save(run: _Run, step: int, observer: TrainObserver, *, validate: bool) -> None:
+    """Writes the model file, the checkpoint and the preview, then scores the held-out photos."""
     config = run.config
     folder = config.run_folder
-    validation = _validate(run)
-    described = dict(run.description)
-    if validation:
-        run.checkpoints_since_best += 1
-        if validation[tags.TOTAL] < run.best_validation:
-            run.best_validation, run.checkpoints_since_best = validation[tags.TOTAL], 0
-        described |= {_BEST: run.best_validation, _SINCE_BEST: run.checkpoints_since_best}
-    path = save_checkpoint(
-        folder, step, run.state.tensors(), described, keep=config.keep_checkpoints
-    )
-    metadata = {**run.description, "steps": step}
-    if validation:
-        metadata["validation"] = validation
     weights = {name: value.numpy() for name, value in run.state.weights.items()}
-    names = tuple(style.name for style in config.style_specs)
-    save_model(folder / MODEL_FILE, Model(config.arch, config.width, names, weights, metadata))
+    metadata = {**run.description, "steps": step}
+    # The model first: it refuses weights that have diverged, before a checkpoint holds them.
+    _save_model(run, weights, metadata)
+    path = save_checkpoint(
+        folder,
+        step,
+        run.state.tensors(),
+        run.description,
+        keep=config.keep_checkpoints,
+        spare=run.record.best_step,
+    )
     _write_preview(run, step)
-    with run.writer.as_default(step=step):
-        for tag, value in validation.items():
-            tf.summary.scalar(f"validation/{tag}", value)
+    validation = _validate(run) if validate else {}
+    if validation:
+        run.record.add(step, validation[tags.TOTAL])
+        run.record.write(folder)
+        _save_model(run, weights, metadata | {"validation": validation})
+        with run.writer.as_default(step=step):
+            for tag, value in validation.items():
+                tf.summary.scalar(f"validation/{tag}", value)
+        run.writer.flush()
     observer.on_checkpoint(path, validation)
+
+
+def _save_model(run: _Run, weights: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    config = run.config
+    names = tuple(style.name for style in config.style_specs)
+    model = Model(config.arch, config.width, names, weights, metadata)
+    save_model(config.run_folder / MODEL_FILE, model)
+
+
+def _keep_best(run: _Run, step: int) -> None:
+    """Makes the best checkpoint the model, at the end of a run that stopped improving."""
+    best = run.record.best_step
+    if best is None or best == step:
+        return
+    tensors, _ = read_checkpoint(checkpoint_path(run.config.run_folder, best))
+    weights = {name: tensors[name] for name in run.state.weights}
+    total = {tags.TOTAL: run.record.totals[best]}
+    _save_model(run, weights, {**run.description, "steps": best, "validation": total})
 
 
 def _validate(run: _Run) -> dict[str, float]:
     """Returns the mean losses over the held-out photos, each style in turn; empty without them."""
-    if not run.validation_photos:
-        return {}
-    config = run.config
-    styles = len(config.style_specs)
+    styles = len(run.config.style_specs)
     found = []
-    for index, path in enumerate(run.validation_photos):
-        try:
-            photo = cover_crop(read_image(path), config.image_size)
-        except ImageError:
-            continue
+    for index, photo in enumerate(run.validation):
         choice = np.eye(styles, dtype=np.float32)[[index % styles]]
-        losses = run.score(tf.constant(photo[None]), tf.constant(choice))
-        found.append(_values(losses))
+        found.append(_values(run.score(tf.constant(photo[None]), tf.constant(choice))))
     return _mean(found)
 
 
 def _write_preview(run: _Run, step: int) -> None:
     """Writes preview.jpg: the preview photo in each style, side by side."""
     styles = len(run.config.style_specs)
-    height, width = run.preview.shape[:2]
-    photo = run.preview if min(height, width) >= 16 else cover_crop(run.preview, 64)
+    photo = tf.constant(run.preview[None])
     styled = [
-        transform(
+        stylize_batch(
             run.config.arch,
             run.state.weights,
-            tf.constant(photo[None]),
+            photo,
             tf.one_hot([index], styles),
-            dtype=run.precision,
+            run.precision,
         )[0].numpy()
         for index in range(styles)
     ]
-    pixels = np.rint(np.concatenate(styled, axis=1)).astype(np.uint8)
+    pixels = np.concatenate(styled, axis=1)
     write_image(run.config.run_folder / PREVIEW_FILE, pixels)
     with run.writer.as_default(step=step):
         tf.summary.image("preview", pixels[None])
@@ -474,20 +548,3 @@ def _write_targets(config: RunConfig, pictures: list[np.ndarray]) -> tuple[Path,
         write_image(path, picture)
         paths.append(path)
     return tuple(paths)
-
-
-def _describe(
-    config: RunConfig, precision: str, network: LossNetwork, photos: int
-) -> dict[str, Any]:
-    """Returns how this run is made, for every artefact's header."""
-    return {
-        "config": config.to_dict(),
-        "style_names": [style.name for style in config.style_specs],
-        "style_sha256": [file_sha256(Path(style.image)) for style in config.style_specs],
-        "loss_model_sha256": weights_sha256(network.weights_file),
-        "photos": photos,
-        "precision": precision,
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-        "licence": "the licence of the style picture and photos decides; not stated by the run",
-    }

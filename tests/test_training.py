@@ -170,6 +170,7 @@ def test_the_run_folder_holds_checkpoints_model_preview_and_summaries(whole: Any
         *(f"{stem}-{step}{end}" for step in (2, 4) for end in (".index", ".data-00000-of-00001")),
         MODEL,
         "preview.jpg",
+        "validation.json",
     }
 
 
@@ -252,6 +253,74 @@ def test_a_run_ends_when_held_out_losses_stop_improving(world: tiny.World, tmp_p
     assert (longer.steps, longer.converged) == (4, True)
 
 
+def test_an_interruption_does_not_count_against_patience(world: tiny.World, tmp_path: Path) -> None:
+    settings: Any = {
+        "learning_rate": 1e-30,
+        "steps": 9,
+        "checkpoint_every_steps": 2,
+        "patience_checkpoints": 2,
+        "val_dataset": str(world.held_out),
+    }
+    for stop in (3, 5):
+        stopped, _ = run_tiny(world, tmp_path, interrupt_at=stop, **settings)
+        assert (stopped.steps, stopped.interrupted, stopped.converged) == (stop, True, False)
+    whole, _ = run_tiny(world, tmp_path, **settings)
+    assert (whole.steps, whole.converged) == (6, True)  # Scored at 2 (the best), 4 and 6.
+
+
+def test_a_run_that_stopped_improving_leaves_its_best_model(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals = iter([3.0, 1.0, 2.0, 2.5])
+    monkeypatch.setattr(training, "_validate", lambda run: {tags.TOTAL: next(totals)})
+    result, _ = run_tiny(
+        world,
+        tmp_path,
+        steps=12,
+        checkpoint_every_steps=1,
+        keep_checkpoints=1,
+        patience_checkpoints=2,
+        val_dataset=str(world.held_out),
+    )
+    assert (result.steps, result.converged) == (4, True)
+    model = load_model(tmp_path / "models" / "tiny" / MODEL)
+    assert model.metadata["steps"] == 2
+    tensors = checkpoint(tmp_path, 2)  # Kept although only one checkpoint is to be.
+    for name, value in model.weights.items():
+        np.testing.assert_array_equal(value, tensors[name].astype(np.float16), err_msg=name)
+
+
+def test_resuming_with_another_picture_of_the_same_name_is_refused(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    style = tmp_path / "style.png"
+    style.write_bytes(world.style.read_bytes())
+    settings: Any = {"style_image": str(style), "steps": 1}
+    run_tiny(world, tmp_path, **settings)
+    moved = style.rename(tmp_path / "moved.png")
+    _, recorder = run_tiny(world, tmp_path, **settings | {"style_image": str(moved)})
+    assert recorder.header is not None
+    assert recorder.header.notes == (f"style_image changed from '{style}' to '{moved}'",)
+    style.write_bytes(world.other_style.read_bytes())
+    with pytest.raises(ConfigError, match="the content of the style picture changed"):
+        run_tiny(world, tmp_path, **settings)
+
+
+def test_weights_that_have_diverged_replace_no_checkpoint(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tiny(world, tmp_path, steps=1)
+    before = contents(tmp_path / "models")
+
+    def refuse(*arguments: Any) -> None:
+        raise FastStyleError("weights do not fit")
+
+    monkeypatch.setattr(training, "save_model", refuse)
+    with pytest.raises(FastStyleError, match="do not fit"):
+        run_tiny(world, tmp_path, steps=2)
+    assert contents(tmp_path / "models") == before
+
+
 def read_events(folder: Path) -> tuple[dict[str, dict[int, float]], dict[str, int]]:
     """{tag: {step: value}} of the scalars and {tag: count} of the images."""
     scalars: dict[str, dict[int, float]] = defaultdict(dict)
@@ -287,7 +356,8 @@ def test_tensorboard_finds_the_ancestors_tags(whole: Any) -> None:
         for tag, value in report.losses.items():
             assert scalars[tag][report.step] == pytest.approx(value, rel=1e-6)
     assert sorted(scalars["validation/total_loss"]) == [2, 4]
-    assert images == {"generated": 4, "origin": 4, "preview": 2}
+    # Pictures with the first summary and every tenth, and a preview with each checkpoint.
+    assert images == {"generated": 1, "origin": 1, "preview": 2}
 
 
 # Stopping and going on
@@ -423,7 +493,9 @@ def test_a_checkpoint_without_moments_is_refused(whole: Any) -> None:
     before = {name: value.numpy() for name, value in state.tensors().items()}
     tensors = checkpoint(whole[0], 4)
     del tensors[f"conv1/weight/{FIRST_MOMENT}"]
-    with pytest.raises(ModelError, match=r"here: cannot resume from it, 1 tensors are missing"):
+    with pytest.raises(
+        ModelError, match=r"here: cannot resume .*: 1 missing \(conv1/weight/Adam\)"
+    ):
         state.restore(Path("here"), tensors)
     assert_equal_tensors(before, {name: value.numpy() for name, value in state.tensors().items()})
 
