@@ -17,7 +17,7 @@ from fast_style.config import RunConfig, StyleSpec
 from fast_style.data import check_enough, find_photos
 from fast_style.errors import ConfigError, DataError, ImageError
 from fast_style.fetch import ASSETS
-from fast_style.images import cover_crop, fit_long_side, has_transparency, read_image
+from fast_style.images import cover_crop, fit_long_side, read_image, read_opaque
 from fast_style.loss_net import LossNetwork, build_loss_network
 from fast_style.loss_weights import weights_sha256
 from fast_style.objective import Objective, style_grams
@@ -64,12 +64,7 @@ def load_style_pictures(config: RunConfig) -> list[np.ndarray]:
     pictures, problems = [], []
     for style in config.style_specs:
         try:
-            picture = read_image(style.image)
-            if has_transparency(style.image):
-                raise ImageError(
-                    f"{style.image}: has transparent parts, and what is behind them would become "
-                    "part of the style; save it without transparency"
-                )
+            picture = read_opaque(style.image)
         except ImageError as error:
             problems.append(f"{_style_key(config, style)}: {error}")
             continue

@@ -1,4 +1,4 @@
-"""Arguments, progress bars and messages: the only module that prints.
+"""The commands: their arguments and messages. Only cli*.py and terminal.py print.
 
 TensorFlow is imported by the commands that need it, after their arguments were understood.
 """
@@ -9,8 +9,9 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 import sys
-import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,25 @@ from fast_style.cli_optimize import (
 )
 from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.errors import FastStyleError
-from fast_style.terminal import duration, import_tensorflow, numbers, say
+from fast_style.images import printable
+from fast_style.terminal import (
+    INTERRUPTED,
+    Progress,
+    duration,
+    import_tensorflow,
+    loss_number,
+    numbers,
+    overrides_argument,
+    precision_argument,
+    print_facts,
+    report_skipped,
+    say,
+    terms_line,
+)
 
 if TYPE_CHECKING:
-    from fast_style.training import RunHeader, StepReport, TrainObserver
-
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+    from fast_style.checkpoints import Model
+    from fast_style.training import RunHeader, StepReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
         return error.exit_code
     except KeyboardInterrupt as stop:
         say(str(stop) or "stopped")
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output (`| head`) has gone; that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,14 +97,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--conf", required=True, metavar="FILE", help="the run, such as conf/candy.yml"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a key of the file; may be repeated",
-    )
+    overrides_argument(parser)
     parser.add_argument(
         "--fresh",
         action="store_true",
@@ -113,25 +120,31 @@ def _train(options: argparse.Namespace) -> int:
     from fast_style import objective as tags
     from fast_style.training import train
 
-    with _training_observer() as observer:
+    with contextlib.closing(_terminal()) as observer:
         result = train(config, fresh=options.fresh, observer=observer)
-    _report_skipped(result.skipped)
+    report_skipped(result.skipped)
     folder = result.model.parent
     if result.first:
         first, last = result.first[tags.TOTAL], result.last[tags.TOTAL]
         print(
-            f"total loss {first:,.0f} at the first step, {last:,.0f} over the last ones "
-            f"({first / max(last, 1e-9):.1f}x less), in {duration(result.seconds)}"
+            f"total loss {loss_number(first)} at the first step, {loss_number(last)} over the last "
+            f"ones ({first / max(last, 1e-9):.1f}x less), in {duration(result.seconds)}"
         )
-    else:
+    ended = (
+        f"ended at step {result.steps}: the held-out loss has not improved for "
+        f"{config.patience_checkpoints} checkpoints"
+    )
+    if result.converged and result.first:
+        print(ended)
+    elif result.converged:
+        print(
+            f"nothing left to do: {folder} {ended}; raise patience_checkpoints or remove it to go "
+            "on, or start over with --fresh"
+        )
+    elif not result.first and not result.interrupted:
         print(
             f"nothing left to do: {folder} has {result.steps} steps; raise steps (or epoch) to go "
             "on, or start over with --fresh"
-        )
-    if result.converged:
-        print(
-            f"ended at step {result.steps}: the held-out loss has not improved for "
-            f"{config.patience_checkpoints} checkpoints"
         )
     if result.interrupted:
         print(f"stopped after step {result.steps} and saved; the same command goes on from there")
@@ -139,89 +152,44 @@ def _train(options: argparse.Namespace) -> int:
     print(f"preview:  {folder / 'preview.jpg'}")
     print(f"stylize:  python eval.py --model {folder} --image photo.jpg")
     print(f"charts:   tensorboard --logdir {folder}")
-    return _INTERRUPTED if result.interrupted else 0
+    return INTERRUPTED if result.interrupted else 0
 
 
-def _report_skipped(skipped: Mapping[Path, str]) -> None:
-    if not skipped:
-        return
-    count = len(skipped)
-    say(f"{count} photo{'s' if count != 1 else ''} could not be read and {_was(count)} left out:")
-    for path, reason in sorted(skipped.items()):
-        say(f"  {reason if str(path) in reason else f'{path}: {reason}'}")
-
-
-def _was(count: int) -> str:
-    return "was" if count == 1 else "were"
-
-
-@contextlib.contextmanager
-def _training_observer() -> Iterator[TrainObserver]:
-    """Shows a run: a bar on a terminal, a line per report elsewhere (files, CI, `| tee`)."""
+def _terminal() -> Any:
+    """Shows a run: what it is, and its progress."""
     from fast_style import objective as tags
     from fast_style.training import TrainObserver
 
     class Terminal(TrainObserver):
-        bar: Any = None
-        steps = 0
-        began = 0.0
-        start_step = 0
+        progress: Progress | None = None
 
         def on_start(self, header: RunHeader) -> None:
-            for label, value in _header_lines(header):
-                print(f"{label + ':':<14} {value}")
+            print_facts(_header_lines(header))
             for note in header.notes:
                 print(f"note: {note}")
             sys.stdout.flush()
-            self.steps, self.start_step = header.steps, header.start_step
-            if sys.stderr.isatty():
-                self.bar = tqdm(
-                    total=header.steps,
-                    initial=header.start_step,
-                    unit="step",
-                    dynamic_ncols=True,
-                    bar_format="{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} "
-                    "{postfix[0]} {remaining} left",
-                    # A list, for the `postfix[0]` of the format.
-                    postfix=["tracing the graph"],  # pyright: ignore[reportArgumentType]
-                )
+            self.progress = Progress(header.steps, start=header.start_step)
 
         def on_step(self, step: int) -> None:
-            if self.bar is not None:
-                self.bar.update(1)
+            assert self.progress is not None
+            self.progress.move(step)
 
         def on_log(self, report: StepReport) -> None:
-            losses = report.losses
-            if report.step == self.start_step + 1:
-                self.began = time.monotonic()
+            assert self.progress is not None
             rate = f"{report.images_per_second:.2f}" if report.images_per_second else "-"
-            text = (
-                f"content {losses[tags.WEIGHTED_CONTENT]:,.0f}  "
-                f"style {losses[tags.WEIGHTED_STYLE]:,.0f}  "
-                f"tv {losses[tags.WEIGHTED_VARIATION]:,.0f}  "
-                f"total {losses[tags.TOTAL]:,.0f}  {rate} images/s"
-            )
-            if self.bar is not None:
-                self.bar.postfix[0] = text
-                self.bar.refresh()
-            else:
-                left = ""
-                if report.step > self.start_step + 1:
-                    # The first step holds the tracing and would spoil the estimate.
-                    pace = (time.monotonic() - self.began) / (report.step - self.start_step - 1)
-                    left = f"  {duration(pace * (self.steps - report.step))} left"
-                print(f"step {report.step}/{self.steps}  {text}{left}", flush=True)
+            self.progress.tell(f"{terms_line(report.losses)}  {rate} images/s")
 
         def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
-            held_out = f", held-out total {validation[tags.TOTAL]:,.0f}" if validation else ""
+            held_out = ""
+            if validation:
+                held_out = f", held-out total {loss_number(validation[tags.TOTAL])}"
             tqdm.write(f"saved {path}{held_out}")
 
-    observer = Terminal()
-    try:
-        yield observer
-    finally:
-        if observer.bar is not None:
-            observer.bar.close()
+        def close(self) -> None:
+            if self.progress is not None:
+                self.progress.close()
+
+    return Terminal()
 
 
 def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
@@ -269,19 +237,10 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B,...",
         help="how much of each style, for models of several styles",
     )
-    _precision_argument(parser)
+    precision_argument(parser)
     # The 2016 eval.py had these and did nothing with them either.
     parser.add_argument("--loss_model", help=argparse.SUPPRESS)
     parser.add_argument("--image_size", help=argparse.SUPPRESS)
-
-
-def _precision_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="what to compute in (default: what suits this machine)",
-    )
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -308,7 +267,7 @@ def _eval(options: argparse.Namespace) -> int:
                 raise
             failures.append(str(error))
         else:
-            tqdm.write(str(job.target))
+            tqdm.write(printable(job.target))
     if failures:
         say(f"{len(failures)} of {len(jobs)} pictures failed:")
         for failure in failures:
@@ -332,7 +291,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="DIR", help="where to write (default: exported/NAME)"
     )
-    _precision_argument(parser)
+    precision_argument(parser)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -347,20 +306,30 @@ def _export(options: argparse.Namespace) -> int:
     folder = export_saved_model(
         model, options.output or Path("exported") / name, precision=precision
     )
-    several = len(model.style_names) > 1
-    weights = f", style_weights=tf.constant([{[1.0] * len(model.style_names)}])" if several else ""
     print(f"wrote {folder} ({precision}; uint8 images [N, H, W, 3] of any size in and out)")
     if precision == "bfloat16":
         print("for machines without fast bfloat16, export with --precision float32")
-    print(
+    print(_export_use(model, folder, name))
+    return 0
+
+
+def _export_use(model: Model, folder: Path, name: str) -> str:
+    """Returns how to load and to serve an export, as lines that can be pasted."""
+    weights, body = "", '"instances": [<H x W x 3 numbers 0..255>]'
+    if (styles := len(model.style_names)) > 1:
+        first = [1.0] + [0.0] * (styles - 1)
+        weights = f", style_weights=tf.constant([{first}])"
+        # By columns: the numbers of a row would have to be named each time.
+        body = f'"inputs": {{"images": [<H x W x 3 numbers 0..255>], "style_weights": [{first}]}}'
+    volume = shlex.quote(f"{folder.resolve()}:/models/{name}/1")
+    return (
         f"load:   run = tf.saved_model.load({str(folder)!r}).signatures['serving_default']\n"
         f"        stylized = run(images=tf.constant(batch){weights})['stylized']\n"
-        f'serve:  docker run -p 8501:8501 -v "$PWD/{folder}:/models/{name}/1" '
-        f"-e MODEL_NAME={name} tensorflow/serving\n"
-        f'        then POST {{"instances": [<H x W x 3 numbers 0..255>]}} to '
-        f"http://localhost:8501/v1/models/{name}:predict"
+        f"serve:  docker run -p 8501:8501 -v {volume} -e {shlex.quote(f'MODEL_NAME={name}')} "
+        "tensorflow/serving\n"
+        f"        then POST {{{body}}} to "
+        f"http://localhost:8501/v1/models/{urllib.parse.quote(name)}:predict"
     )
-    return 0
 
 
 # --- fetch ---------------------------------------------------------------------------------------

@@ -7,19 +7,22 @@ import contextlib
 import importlib.util
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from fast_style.errors import FastStyleError
 from fast_style.files import atomic_path, check_folder
-from fast_style.terminal import duration, import_tensorflow
+from fast_style.terminal import (
+    Progress,
+    import_tensorflow,
+    positive,
+    precision_argument,
+    report_skipped,
+)
 
 if TYPE_CHECKING:
-    from fast_style.quality import PhotoScore, QualityObserver, StyleScore
+    from fast_style.quality import PhotoScore, StyleScore
 
 _MOST_PHOTOS = 32  # Photo sets have thousands, and each photo takes about a minute.
 
@@ -39,14 +42,14 @@ def add_quality_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=_positive,
+        type=positive,
         default=_MOST_PHOTOS,
         metavar="N",
         help="how many of them, the first by name (default: %(default)s)",
     )
     parser.add_argument(
         "--iterations",
-        type=_positive,
+        type=positive,
         default=200,
         metavar="N",
         help="length of the L-BFGS curves (default: %(default)s)",
@@ -87,22 +90,7 @@ def add_quality_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where curves are kept (default: ~/.cache/fast-style/curves)",
     )
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="float32",
-        help="what the model computes in (default: %(default)s, the same on every machine)",
-    )
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return value
+    precision_argument(parser, default="float32", why="the same on every machine")
 
 
 def run_quality(options: argparse.Namespace) -> int:
@@ -148,7 +136,7 @@ def run_quality(options: argparse.Namespace) -> int:
     print(f"model:   {model.source}")
     print(f"photos:  {chosen[0].parent}, {len(chosen)}{some}, {config.image_size} px", flush=True)
     try:
-        with _observer(options.iterations) as observer:
+        with contextlib.closing(_terminal(options.iterations)) as observer:
             quality = measure_quality(
                 model,
                 config,
@@ -166,8 +154,7 @@ def run_quality(options: argparse.Namespace) -> int:
         ) from stop
     for style in quality.styles:
         print(f"\n{_table(style)}\n\n{_summary(style)}")
-    for path, reason in sorted(quality.skipped.items()):
-        print(f"left out: {reason if str(path) in reason else f'{path}: {reason}'}")
+    report_skipped(quality.skipped)
     with atomic_path(numbers) as aside:
         aside.write_text(json.dumps(quality_to_dict(quality), indent=1) + "\n", encoding="utf-8")
     plot = numbers.with_suffix(".png")
@@ -217,64 +204,49 @@ def _compute_reproducibly() -> None:
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-@contextlib.contextmanager
-def _observer(iterations: int) -> Iterator[QualityObserver]:
-    """Shows progress: a bar on a terminal, a line per photo elsewhere."""
+def _terminal(iterations: int) -> Any:
+    """Shows the curves' progress."""
     from fast_style.quality import QualityObserver
 
     class Terminal(QualityObserver):
-        bar: Any = None
-        missing = 0  # Curves to compute.
-        computed = 0
+        progress: Progress | None = None
+        computed = 0  # Curves.
         computing = False
-        began = 0.0
 
         def on_start(self, curves: int, known: int, notes: Sequence[str]) -> None:
-            self.missing, self.began = curves - known, time.monotonic()
             print(f"curves:  {curves} of {iterations} iterations, {known} known already")
             for note in notes:
                 print(f"note: {note}")
             sys.stdout.flush()
-            if self.missing and sys.stderr.isatty():
-                self.bar = tqdm(
-                    total=self.missing * iterations,
-                    dynamic_ncols=True,
-                    bar_format="{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} iterations, "
-                    "{desc}{remaining} left",
+            if curves > known:
+                # To the error stream: the output is the table.
+                self.progress = Progress(
+                    curves - known, "curve", parts=iterations, lines=sys.stderr
                 )
 
         def on_curve(self, path: Path, style: str) -> None:
+            assert self.progress is not None
             self.computing = True
-            if self.bar is not None:
-                self.bar.set_description_str(f"{path.name}, ", refresh=False)
+            self.progress.describe(f"iterations, {path.name} ({style})")
 
         def on_iteration(self, iteration: int) -> None:
-            if self.bar is not None:
-                self.bar.update(1)
+            assert self.progress is not None
+            self.progress.move(self.computed * iterations + iteration)
 
         def on_photo(self, score: PhotoScore, style: str) -> None:
             if not self.computing:
                 return
+            assert self.progress is not None
             self.computing = False
             self.computed += 1
-            if self.bar is not None:
-                # A curve may have ended early.
-                self.bar.update(self.computed * iterations - self.bar.n)
-                return
-            seconds = (time.monotonic() - self.began) / self.computed
-            left = duration(seconds * (self.missing - self.computed))
-            tqdm.write(
-                f"curve {self.computed}/{self.missing}  {score.path.name} ({style})  "
-                f"N {score.worth}  {left} left",
-                file=sys.stderr,
-            )
+            self.progress.move(self.computed * iterations)  # A curve may have ended early.
+            self.progress.tell(f"{score.path.name} ({style})  N {score.worth}")
 
-    observer = Terminal()
-    try:
-        yield observer
-    finally:
-        if observer.bar is not None:
-            observer.bar.close()
+        def close(self) -> None:
+            if self.progress is not None:
+                self.progress.close()
+
+    return Terminal()
 
 
 def _table(style: StyleScore) -> str:

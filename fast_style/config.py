@@ -16,28 +16,10 @@ from typing import Annotated, Any
 from fast_style import checks, flat_config
 from fast_style.errors import ConfigError
 from fast_style.flat_config import Problem, check_keys
+from fast_style.loss_models import LOSS_MODELS, VGG_BLOCKS, vgg_layers
 
-_VGG_BLOCKS = {
-    "vgg_16": (2, 2, 3, 3, 3),
-    "vgg_19": (2, 2, 4, 4, 4),
-    "vgg_a": (1, 1, 2, 2, 2),
-}
-LOSS_MODELS = (
-    *_VGG_BLOCKS,
-    "alexnet_v2",
-    "overfeat",
-    "inception_v1",
-    "inception_v2",
-    "inception_v3",
-    "resnet_v1_50",
-    "resnet_v1_101",
-    "resnet_v1_152",
-    "resnet_v1_200",
-    "resnet_v2_50",
-    "resnet_v2_101",
-    "resnet_v2_152",
-    "resnet_v2_200",
-)
+# The rows of `transform_net.ARCHITECTURES`, without importing TensorFlow.
+ARCHITECTURES = ("johnson", "slim2016")
 
 # What an override takes the place of.
 _REPLACES = {
@@ -48,22 +30,6 @@ _REPLACES = {
 }
 
 
-def vgg_layers(loss_model: str) -> tuple[str, ...]:
-    """Names the layers of a VGG that a loss can look at, from shallow to deep.
-
-    Convolutions (after their ReLU) such as 'vgg_16/conv3/conv3_3', and poolings such as
-    'vgg_16/pool3'.
-
-    Raises:
-      KeyError: If `loss_model` is not one of the VGGs.
-    """
-    names = []
-    for block, convolutions in enumerate(_VGG_BLOCKS[loss_model], start=1):
-        names += [f"conv{block}/conv{block}_{i}" for i in range(1, convolutions + 1)]
-        names.append(f"pool{block}")
-    return tuple(f"{loss_model}/{name}" for name in names)
-
-
 @dataclass(frozen=True, slots=True)
 class StyleSpec:
     """One style of a network; checked when it becomes part of a `RunConfig`.
@@ -71,7 +37,8 @@ class StyleSpec:
     Attributes:
       name: Names the style and its files.
       image: Path of the style picture.
-      weight: Style weight, at least 0, in the ancestor's normalisation (see `losses`).
+      weight: Style weight, at least 0, normalised as in the 2016 implementation
+        (see `losses`).
     """
 
     name: Annotated[str, checks.plain_name]
@@ -135,7 +102,7 @@ class RunConfig:
       learning_rate: Adam's, above 0.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
-      loss_model: One of `LOSS_MODELS`.
+      loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights.
       content_layers: Layers of the loss model that are compared with the photo's.
       style_layers: Layers whose Gram matrices are compared with the style picture's.
@@ -183,7 +150,7 @@ class RunConfig:
         "vgg_16/conv4/conv4_3",
     )
     checkpoint_exclude_scopes: Annotated[str, checks.text] = "vgg_16/fc"
-    arch: Annotated[str, checks.choice("johnson", "slim2016")] = "johnson"
+    arch: Annotated[str, checks.choice(*ARCHITECTURES)] = "johnson"
     width: Annotated[float, checks.number(1 / 32, 8)] = 1.0
     precision: Annotated[str, checks.choice("auto", "float32", "bfloat16")] = "auto"
     init_from: Annotated[str | None, checks.optional(checks.path)] = None
@@ -321,7 +288,7 @@ def layer_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def _layer_fault(layer: str, loss_model: str) -> str | None:
     """Says why a loss model has no such layer; only the VGGs' layers are known without building."""
     owner, _, rest = layer.partition("/")
-    known = vgg_layers(loss_model) if loss_model in _VGG_BLOCKS else ()
+    known = vgg_layers(loss_model) if loss_model in VGG_BLOCKS else ()
     if owner in LOSS_MODELS and owner != loss_model:
         same = f"{loss_model}/{rest}"
         hint = f"did you mean '{same}'?" if same in known else "name layers of that network"

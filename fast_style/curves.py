@@ -22,6 +22,7 @@ import numpy as np
 
 from fast_style.errors import FastStyleError
 from fast_style.files import atomic_path
+from fast_style.images import to_uint8
 from fast_style.lbfgs import LossAndGradient, minimize
 
 SNAPSHOTS = (50, 100, 200)
@@ -63,13 +64,14 @@ class Curve:
     Attributes:
       losses: float64 [n + 1]; losses[0] is the photo's own, losses[k] that after k iterations.
       snapshots: {iteration: uint8 [H, W, 3]}, those of `SNAPSHOTS` that were reached, and the last.
-      evaluations: How often the loss and its gradient were computed.
+      evaluations: How often the loss and its gradient were computed; none: not known, because the
+        curve was cut from a longer one.
       ended: It stopped by itself, so that more iterations than these do not exist.
     """
 
     losses: np.ndarray
     snapshots: Mapping[int, np.ndarray]
-    evaluations: int
+    evaluations: int | None
     ended: bool
 
     @property
@@ -89,7 +91,7 @@ class Curve:
         if self.iterations <= iterations:
             return self
         kept = {at: picture for at, picture in self.snapshots.items() if at <= iterations}
-        return Curve(self.losses[: iterations + 1], kept, self.evaluations, ended=False)
+        return Curve(self.losses[: iterations + 1], kept, evaluations=None, ended=False)
 
 
 def optimize_photo(
@@ -113,7 +115,7 @@ def optimize_photo(
 
     def after(iteration: int, loss: float, picture: np.ndarray) -> None:
         if iteration in SNAPSHOTS:
-            snapshots[iteration] = _to_uint8(picture)
+            snapshots[iteration] = to_uint8(picture)
         if on_iteration is not None:
             on_iteration(iteration)
 
@@ -121,12 +123,8 @@ def optimize_photo(
         loss_and_gradient, photo.astype(np.float32), iterations=iterations, on_iteration=after
     )
     losses = np.array([result.start_loss, *result.losses])
-    snapshots[len(result.losses)] = _to_uint8(result.picture)
+    snapshots[len(result.losses)] = to_uint8(result.picture)
     return Curve(losses, snapshots, result.evaluations, ended=bool(result.stopped))
-
-
-def _to_uint8(picture: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(picture, 0.0, 255.0)).astype(np.uint8)
 
 
 def equivalent_iterations(losses: np.ndarray, loss: float, iterations: int) -> Iterations:
@@ -233,7 +231,7 @@ class CurveCache:
         """Keeps a curve. A folder that cannot be written costs a warning, not the curve."""
         arrays: dict[str, Any] = {
             "losses": curve.losses,
-            "evaluations": curve.evaluations,
+            "evaluations": -1 if curve.evaluations is None else curve.evaluations,
             "ended": curve.ended,
             **{f"picture_{at}": picture for at, picture in curve.snapshots.items()},
         }
@@ -248,7 +246,8 @@ class CurveCache:
 
 
 def _read_curve(path: Path) -> Curve:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because NumPy leaves a damaged file open.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         losses = np.asarray(file["losses"], np.float64)
         snapshots = {
             int(name.removeprefix("picture_")): file[name]
@@ -260,4 +259,4 @@ def _read_curve(path: Path) -> Curve:
         raise ValueError("its losses are not a list of finite numbers")
     if any(picture.dtype != np.uint8 or picture.ndim != 3 for picture in snapshots.values()):
         raise ValueError("its pictures are not uint8 [H, W, 3]")
-    return Curve(losses, snapshots, evaluations, ended)
+    return Curve(losses, snapshots, evaluations if evaluations >= 0 else None, ended)

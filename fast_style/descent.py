@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ def adam_direction(*, beta_1: float, beta_2: float, epsilon: float) -> Direction
         step += 1
         mean = beta_1 * mean + (1.0 - beta_1) * gradient
         square = beta_2 * square + (1.0 - beta_2) * np.square(gradient)
-        correction = np.sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
+        # NumPy's root would be a float64 scalar, and make every direction float64.
+        correction = math.sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
         return correction * mean / (np.sqrt(square) + epsilon)
 
     return direction

@@ -115,7 +115,6 @@ def fetch(
     progress: Progress | None = None,
     timeout_seconds: float = 30.0,
     attempts: int = 5,
-    keep_archive: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
     """Makes sure that a public file or photo set is on this disk, and returns where.
@@ -130,7 +129,6 @@ def fetch(
       progress: Told how far it is; see `Progress`.
       timeout_seconds: Longest silence of a server before it is asked again.
       attempts: Tries in a row that bring nothing new before a URL is given up.
-      keep_archive: Leaves a photo set's zip beside its folder.
       sleep: Waits between two tries.
 
     Returns:
@@ -158,7 +156,7 @@ def fetch(
         with _only_process(name, destination.with_name(f".{destination.name}.lock")):
             # Another process may have brought it while this one came to the lock.
             if not _is_there(asset, destination, progress):
-                _bring(asset, destination, progress, timeout_seconds, attempts, keep_archive, sleep)
+                _bring(asset, destination, progress, timeout_seconds, attempts, sleep)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"{name}: stopped; fetch it again to continue from what is already here"
@@ -172,7 +170,6 @@ def _bring(
     progress: Progress,
     timeout_seconds: float,
     attempts: int,
-    keep_archive: bool,
     sleep: Callable[[float], None],
 ) -> None:
     """Downloads an asset, and unpacks it if it is an archive."""
@@ -197,9 +194,8 @@ def _bring(
         )
     if zipped:
         _unpack(asset, target, destination, progress)
-        if not keep_archive:
-            with contextlib.suppress(OSError):
-                target.unlink()
+        with contextlib.suppress(OSError):
+            target.unlink()
 
 
 def _unpack(asset: Asset, archive: Path, folder: Path, progress: Progress) -> None:

@@ -14,15 +14,15 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from fast_style.errors import ImageError
-from fast_style.files import atomic_path
+from fast_style.errors import FastStyleError, ImageError
+from fast_style.files import atomic_path, check_folder
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A picture file: its path, its bytes, or a file opened for reading in binary."""
@@ -103,6 +103,34 @@ def read_image(
         return _to_array(_flat_upright(image, background))
 
 
+def read_opaque(
+    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> np.ndarray:
+    """Reads a style picture, which must have no transparent parts.
+
+    Args:
+      path: As for `read_image`.
+      max_pixels: As for `read_image`.
+
+    Returns:
+      As `read_image` does.
+
+    Raises:
+      ImageError: As `read_image` does, or if any pixel is not fully opaque.
+    """
+    picture = None
+    with _opened(path, max_pixels) as image:
+        rgb, alpha = _loaded(image)
+        if alpha is None:
+            picture = _to_array(_upright(image, rgb))
+    if picture is None:
+        raise ImageError(
+            f"{printable(path)}: has transparent parts, and what is behind them would become part "
+            "of the style; save it without transparency"
+        )
+    return picture
+
+
 def load_training_crop(
     path: str | os.PathLike[str],
     size: int,
@@ -141,22 +169,45 @@ def load_training_crop(
         return _to_array(crop)
 
 
-def has_transparency(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bool:
-    """Says whether any pixel of a picture is not fully opaque.
+def check_output(
+    path: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """Finds out, before the work, whether `write_image` could write a result, writing nothing.
 
     Args:
-      source: As for `read_image`.
-      max_pixels: As for `read_image`.
+      path: Where the result goes.
+      sources: Pictures that it must not replace.
 
     Raises:
-      ImageError: As `read_image` does.
+      ImageError: If the ending is of no known format.
+      FastStyleError: If it is a folder or a source, or its folder cannot be written.
     """
-    with _opened(source, max_pixels) as image:
-        if not image.has_transparency_data:
-            return False
-        image.load()
-        _, alpha = _split_alpha(image)
-        return alpha is not None and _lowest(alpha) < 255
+    check_outputs([path], sources)
+
+
+def check_outputs(
+    paths: Iterable[str | os.PathLike[str]], sources: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Does `check_output` for many results, none of which may replace any source."""
+    kept = {Path(source).resolve() for source in sources}
+    for path in paths:
+        _check_output(Path(path), kept)
+
+
+def _check_output(path: Path, sources: Set[Path]) -> None:
+    name = printable(path)
+    if path.suffix.lower() not in _OUTPUT_FORMATS:
+        raise ImageError(
+            f"{name}: cannot tell the picture format from {path.suffix or 'no ending'!r}; "
+            f"end the name in one of {', '.join(OUTPUT_SUFFIXES)}"
+        )
+    if os.path.isdir(path):  # Unlike Path's, not upset by a name too long.
+        raise FastStyleError(f"{name}: this is a folder; name a file in it")
+    check_folder(path.parent)
+    if sources and path.resolve() in sources:
+        raise FastStyleError(
+            f"{name}: would replace a source picture; choose another output with -o"
+        )
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray, *, quality: int = 95) -> None:
@@ -172,20 +223,16 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray, *, quality: int
 
     Raises:
       ImageError: If the ending is unknown or the format cannot hold a picture of this size.
-      FastStyleError: If the file cannot be written there.
+      FastStyleError: If the file cannot be written there; `check_output` says so before.
       ValueError: If `image` or `quality` is not as above.
     """
     _check_image(image)
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1 to 100, got {quality}")
     path = Path(path)
+    check_output(path)
     name = printable(path)
-    form = _OUTPUT_FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise ImageError(
-            f"{name}: cannot tell the picture format from {path.suffix or 'no ending'!r}; "
-            f"end the name in one of {', '.join(OUTPUT_SUFFIXES)}"
-        )
+    form = _OUTPUT_FORMATS[path.suffix.lower()]
     height, width = image.shape[:2]
     limit = _LONGEST_SIDE.get(form)
     if limit is not None and max(height, width) > limit:
@@ -283,6 +330,18 @@ def fit_long_side(image: np.ndarray, size: int) -> np.ndarray:
     )
 
 
+def to_uint8(picture: np.ndarray) -> np.ndarray:
+    """Turns computed levels into those of a picture file.
+
+    Args:
+      picture: Float [H, W, 3], 0..255; what lies outside is clipped.
+
+    Returns:
+      uint8 of the same shape, rounded to the nearest level (halves to the even one).
+    """
+    return np.rint(np.clip(picture, 0.0, 255.0)).astype(np.uint8)
+
+
 def printable(path: str | os.PathLike[str]) -> str:
     """Returns a path for a one-line message: line breaks and undecodable bytes are escaped."""
     text = os.fspath(path)
@@ -336,12 +395,23 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 def _flat_upright(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Decodes an opened picture to upright RGB over a background."""
-    image.load()
-    rgb, alpha = _split_alpha(image)
-    if alpha is not None and _lowest(alpha) < 255:
+    rgb, alpha = _loaded(image)
+    if alpha is not None:
         canvas = Image.new("RGB", rgb.size, background)
         canvas.paste(rgb, mask=alpha)
         rgb = canvas
+    return _upright(image, rgb)
+
+
+def _loaded(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Decodes an opened picture to RGB as stored, and its transparency if any pixel has some."""
+    image.load()
+    rgb, alpha = _split_alpha(image)
+    return rgb, None if alpha is None or _lowest(alpha) == 255 else alpha
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    """Turns the pixels of a loaded picture as its metadata say."""
     # Asked only after loading: Pillow turns TIFFs while loading them, and then drops the tag.
     turn = _UPRIGHT.get(_orientation(image))
     return rgb if turn is None else rgb.transpose(turn)

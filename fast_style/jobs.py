@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 
 from fast_style.data import find_photos
 from fast_style.errors import FastStyleError
-from fast_style.images import OUTPUT_SUFFIXES, read_image, write_image
+from fast_style.images import (
+    OUTPUT_SUFFIXES,
+    check_outputs,
+    printable,
+    read_image,
+    write_image,
+)
 
 if TYPE_CHECKING:
     from fast_style.stylize import Stylizer
 
-_DEFAULT_FOLDER = Path("generated")
+GENERATED_FOLDER = Path("generated")
+"""Where pictures go unless told otherwise."""
+
 _ADVICE = "give pictures, or a folder of some"
 
 
@@ -44,7 +52,7 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
 
     Raises:
       FastStyleError: If a folder has no pictures, two results have one name, or a result would
-        replace a source.
+        replace a source or could not be written.
     """
     found: list[tuple[Path, Path]] = []  # (picture, its place relative to the output folder)
     for source in map(Path, sources):
@@ -62,7 +70,7 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
             target = Path(output)
         else:
             suffix = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else ".jpg"
-            folder = Path(output) if output is not None else _DEFAULT_FOLDER
+            folder = Path(output) if output is not None else GENERATED_FOLDER
             target = folder / place.parent / f"{path.stem}_{style}{suffix}"
         jobs.append(Job(path, target))
     _check_targets(jobs)
@@ -77,17 +85,14 @@ def _names_a_file(output: str, sources: Sequence[str]) -> bool:
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
+    check_outputs((job.target for job in jobs), (job.source for job in jobs))
     taken: dict[Path, Path] = {}
     for job in jobs:
         target = job.target.resolve()
-        if target in sources:
-            raise FastStyleError(
-                f"{job.target}: would replace a source picture; choose another output with -o"
-            )
         if target in taken:
             raise FastStyleError(
-                f"{job.target}: both {taken[target]} and {job.source} would be written there; "
+                f"{printable(job.target)}: both {printable(taken[target])} and "
+                f"{printable(job.source)} would be written there; "
                 "stylize them one after the other with different -o"
             )
         taken[target] = job.source

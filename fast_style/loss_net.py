@@ -24,6 +24,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from fast_style.errors import ConfigError, WeightsError
+from fast_style.loss_models import LOSS_MODELS, VGG_BLOCKS
 from fast_style.loss_weights import read_weights, resolve_weights_file, weights_sha256
 
 # Mean of ImageNet's red, green and blue, as TF-Slim subtracts it. Caffe's and MatConvNet's green is
@@ -93,25 +94,20 @@ def _resnet(version: int, depth: int) -> _Recipe:
     return _Recipe(module, f"{module}_{depth}", "resnet_arg_scope", arguments, preprocess)
 
 
-_RECIPES: dict[str, _Recipe] = {
-    **{name: _plain("vgg", name) for name in ("vgg_16", "vgg_19", "vgg_a")},
-    "alexnet_v2": _Recipe(
-        "alexnet",
-        "alexnet_v2",
-        "alexnet_v2_arg_scope",
-        {"spatial_squeeze": False},
-        _subtract_mean,
-    ),
-    "overfeat": _plain("overfeat", "overfeat"),
-    **{f"inception_v{version}": _inception(version) for version in (1, 2, 3)},
-    **{
-        f"resnet_v{version}_{depth}": _resnet(version, depth)
-        for version in (1, 2)
-        for depth in (50, 101, 152, 200)
-    },
-}
+def _recipe(name: str) -> _Recipe:
+    family, *numbers = name.split("_v")
+    if family == "inception":
+        return _inception(int(numbers[0]))
+    if family == "resnet":
+        version, depth = numbers[0].split("_")
+        return _resnet(int(version), int(depth))
+    if name == "alexnet_v2":
+        arguments = {"spatial_squeeze": False}
+        return _Recipe("alexnet", name, "alexnet_v2_arg_scope", arguments, _subtract_mean)
+    return _plain("vgg" if name in VGG_BLOCKS else name, name)
 
-NETWORK_NAMES = tuple(_RECIPES)
+
+_RECIPES = {name: _recipe(name) for name in LOSS_MODELS}
 
 
 @dataclass(frozen=True)
@@ -253,7 +249,7 @@ def build_loss_network(
     """Builds a frozen loss network and fills it with weights from a file.
 
     Args:
-      name: One of `NETWORK_NAMES`.
+      name: One of `loss_models.LOSS_MODELS`.
       weights_file: A file that `fast_style.loss_weights` reads. If it does not exist, one of the
         same stem in another format is taken. Networks other than vgg_16 and vgg_19 need TF-Slim's
         variable names. Only what the layers depend on has to be in it.
@@ -276,15 +272,13 @@ def build_loss_network(
       ValueError: If `dtype` or `pooling` is none of the choices, or `layers` is empty.
     """
     if name not in _RECIPES:
-        raise ConfigError(
-            "loss network", [f"loss_model: {_unknown('network', name, NETWORK_NAMES)}"]
-        )
+        raise ConfigError("loss network", [f"loss_model: {_unknown('network', name, LOSS_MODELS)}"])
     if dtype not in DTYPES or pooling not in POOLINGS or not layers:
         raise ValueError(
             f"expected dtype of {DTYPES}, pooling of {POOLINGS} and at least one layer, "
             f"got {dtype!r}, {pooling!r}, {list(layers)!r}"
         )
-    if pooling == "avg" and not name.startswith("vgg_"):
+    if pooling == "avg" and name not in VGG_BLOCKS:
         raise ConfigError(
             "loss network", [f"pooling: 'avg' is for the VGGs; {name} keeps its own pooling"]
         )
@@ -296,19 +290,6 @@ def build_loss_network(
     return LossNetwork(
         name, graph, endpoints, weights, weights_file=file, dtype=dtype, pooling=pooling
     )
-
-
-def layer_names(name: str) -> tuple[str, ...]:
-    """Returns the layers that a network offers, from shallow to deep, with its name in front.
-
-    Raises:
-      ConfigError: If the network is unknown.
-    """
-    if name not in _RECIPES:
-        raise ConfigError(
-            "loss network", [f"loss_model: {_unknown('network', name, NETWORK_NAMES)}"]
-        )
-    return tuple(f"{name}/{endpoint}" for endpoint in _build_graph(name, "float32").endpoints)
 
 
 @functools.cache

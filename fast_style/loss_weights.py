@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from fast_style.errors import WeightsError
+from fast_style.loss_models import vgg_convolutions
 
 # Tried in this order beside a weights file that does not exist.
 KNOWN_SUFFIXES = (".ckpt", ".h5", ".safetensors", ".npz", ".mat")
@@ -34,8 +35,8 @@ KNOWN_SUFFIXES = (".ckpt", ".h5", ".safetensors", ".npz", ".mat")
 # Networks whose weights `python -m fast_style fetch` can bring.
 FETCHABLE = ("vgg_16", "vgg_19")
 
-# Convolutions per block, by which Keras and MatConvNet files are told apart.
-_VGG_BLOCKS = {"vgg_16": (2, 2, 3, 3, 3), "vgg_19": (2, 2, 4, 4, 4)}
+# Networks that Keras and MatConvNet publish weights of.
+_PUBLISHED_ELSEWHERE = ("vgg_16", "vgg_19")
 
 # A table file of LevelDB's kind, which a V1 checkpoint is, ends in this number.
 _V1_CHECKPOINT_END = 0xDB4775248B80FB57.to_bytes(8, "little")
@@ -283,15 +284,14 @@ def _average_is_bgr(content: Mapping[str, Any]) -> bool:
     return bool(means[0] < means[2])
 
 
-def _vgg_layers(file: Path, network_name: str, program: str) -> list[str]:
+def _vgg_layers(file: Path, network_name: str, program: str) -> tuple[str, ...]:
     """Returns the convolutions 'conv1_1', ... of a VGG, in order."""
-    if network_name not in _VGG_BLOCKS:
+    if network_name not in _PUBLISHED_ELSEWHERE:
         raise WeightsError(
-            f"{file}: {program} files are read for {' and '.join(_VGG_BLOCKS)} only, not for "
-            f"{network_name}; give a TF-Slim checkpoint"
+            f"{file}: {program} files are read for {' and '.join(_PUBLISHED_ELSEWHERE)} only, "
+            f"not for {network_name}; give a TF-Slim checkpoint"
         )
-    blocks = _VGG_BLOCKS[network_name]
-    return [f"conv{b}_{i}" for b, count in enumerate(blocks, 1) for i in range(1, count + 1)]
+    return vgg_convolutions(network_name)
 
 
 def _vgg_variables(

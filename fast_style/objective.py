@@ -1,13 +1,13 @@
 """What a styled picture is scored by: the weighted sum of content, style and variation losses.
 
-Training, validation and optimisation all score with this one object, so their numbers compare.
+Training and validation score batches with `Objective`. Optimization of one picture's pixels scores
+with `picture_loss`, which gives the same terms for the loss of a training run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -68,32 +68,7 @@ class Objective:
           {tag: scalar float32}: `total_loss`, the unweighted and weighted terms, and each layer's
           unweighted share.
         """
-        return self.score_against(styled, self.content_targets(photos), style_weights)
-
-    def content_targets(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the features that content is compared with, without a gradient.
-
-        The loss network is run no deeper than the deepest content layer.
-
-        Args:
-          photos: [N, H, W, 3], any type, RGB 0..255.
-
-        Returns:
-          {content layer: [N, H', W', C]} of the network's type.
-        """
-        features = self.network(photos, self.content_layers)
-        return {name: tf.stop_gradient(value) for name, value in features.items()}
-
-    def score_against(
-        self, styled: tf.Tensor, targets: Mapping[str, tf.Tensor], style_weights: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Returns what `score` does, for photos whose features are known already.
-
-        Args:
-          styled: [N, H, W, 3] float32 RGB 0..255.
-          targets: What `content_targets` returned for the photos.
-          style_weights: [N, S] float32: which style each picture is of; rows sum to 1.
-        """
+        targets = self.content_targets(photos)
         features = self.network(
             styled, tuple(dict.fromkeys((*self.content_layers, *self.target_grams)))
         )
@@ -120,25 +95,19 @@ class Objective:
         terms |= {f"{CONTENT_LAYER}{layer}": value for layer, value in content.items()}
         return terms
 
+    def content_targets(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the features that content is compared with, without a gradient.
 
-def make_loss_and_gradient(objective: Objective) -> Any:
-    """Returns the loss of a picture and its gradient as one compiled function, for optimizing.
+        The loss network is run no deeper than the deepest content layer.
 
-    (picture [1, H, W, 3] float32 RGB 0..255, `objective.content_targets` of its photo, style
-    weights [1, S] float32) -> ({tag: scalar}, gradient of `total_loss` [1, H, W, 3]). It is traced
-    once for each size of picture, whatever the photo and the style.
-    """
+        Args:
+          photos: [N, H, W, 3], any type, RGB 0..255.
 
-    @tf.function(autograph=False)
-    def loss_and_gradient(
-        picture: tf.Tensor, targets: Mapping[str, tf.Tensor], style_weights: tf.Tensor
-    ):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(picture)
-            terms = objective.score_against(picture, targets, style_weights)
-        return terms, tape.gradient(terms[TOTAL], picture)
-
-    return loss_and_gradient
+        Returns:
+          {content layer: [N, H', W', C]} of the network's type.
+        """
+        features = self.network(photos, self.content_layers)
+        return {name: tf.stop_gradient(value) for name, value in features.items()}
 
 
 def style_grams(

@@ -20,15 +20,14 @@ from fast_style import descent, lbfgs
 from fast_style import objective as tags
 from fast_style.colour import with_colours_of
 from fast_style.errors import FastStyleError, ImageError
-from fast_style.files import check_folder
 from fast_style.hardware import describe_device, resolve_precision
 from fast_style.images import (
-    OUTPUT_SUFFIXES,
+    check_output,
     fit_long_side,
-    has_transparency,
-    printable,
     read_image,
+    read_opaque,
     resize,
+    to_uint8,
     write_image,
 )
 from fast_style.loss_net import MEAN_RGB, LossNetwork, build_loss_network
@@ -123,48 +122,6 @@ class OptimizeObserver:
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def check_output(path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]) -> Path:
-    """Finds out, before the work, whether a result can be written.
-
-    Args:
-      path: Where the result goes.
-      sources: Pictures that it must not replace.
-
-    Raises:
-      FastStyleError: If the format is unknown, the folder cannot be written, or it is a source.
-    """
-    output = Path(path)
-    if output.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise ImageError(
-            f"{printable(output)}: cannot tell the picture format from "
-            f"{output.suffix or 'no ending'!r}; end the name in one of {', '.join(OUTPUT_SUFFIXES)}"
-        )
-    if output.is_dir():
-        raise FastStyleError(f"{printable(output)}: this is a folder; name a file in it")
-    check_folder(output.parent)
-    if output.resolve() in {Path(source).resolve() for source in sources}:
-        raise FastStyleError(
-            f"{printable(output)}: would replace a source picture; choose another output with -o"
-        )
-    return output
-
-
-def read_style(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a style picture.
-
-    Raises:
-      ImageError: If it cannot be read, or is partly transparent: what is behind would become part
-        of the style.
-    """
-    picture = read_image(path)
-    if has_transparency(path):
-        raise ImageError(
-            f"{printable(path)}: has transparent parts, and what is behind them would become part "
-            "of the style; save it without transparency"
-        )
-    return picture
-
-
 def blend_of(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """Turns the weights of styles into shares that sum to 1; none means equal ones.
 
@@ -251,11 +208,6 @@ def noise_picture(height: int, width: int, seed: int) -> np.ndarray:
     """
     noise = np.random.default_rng(seed).normal(0.0, _NOISE, (height, width, 3))
     return np.clip(np.array(MEAN_RGB) + noise, *_RANGE).astype(np.float32)
-
-
-def to_uint8(picture: np.ndarray) -> np.ndarray:
-    """Clips to 0..255 and rounds."""
-    return np.rint(np.clip(picture, *_RANGE)).astype(np.uint8)
 
 
 # --- from the configuration to arguments ---------------------------------------------------------
@@ -366,10 +318,11 @@ def optimize(
     """
     observer = observer or OptimizeObserver()
     sources = [content, *styles, *([config.start_image] if config.start_image else [])]
-    target = check_output(output, sources)
+    target = Path(output)
+    check_output(target, sources)
     shares = blend_of(style_weights, len(styles))
     photo = read_image(content)
-    paintings = [read_style(path) for path in styles]
+    paintings = [read_opaque(path) for path in styles]
     start = None if config.start_image is None else read_image(config.start_image)
 
     def save(picture: np.ndarray, step: int) -> None:

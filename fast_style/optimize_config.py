@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fast_style import checks, flat_config
-from fast_style.config import LOSS_MODELS, layer_problems
+from fast_style.config import layer_problems
 from fast_style.flat_config import Problem
+from fast_style.loss_models import LOSS_MODELS, VGG_BLOCKS
 
+# The rows of `picture_loss`'s tables, without importing TensorFlow.
 NORMALIZATIONS = ("slim2016", "keras", "tf2", "matconvnet")
 TV_FORMS = ("squared", "power", "l2")
 
@@ -65,7 +67,7 @@ class OptimizeConfig:
       tv_weight: Weight of the total variation loss.
       normalization: Whose formula the content and style losses follow, see `picture_loss`.
       tv_form: Whose total variation, see `picture_loss`.
-      loss_model: One of `config.LOSS_MODELS`.
+      loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights.
       checkpoint_exclude_scopes: Comma-separated scopes left out when reading it.
       pooling: 'max' or 'avg' between the VGGs' blocks.
@@ -199,7 +201,7 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
             "style_fit: expected stretch, with style_scale 1.0, for normalization keras, whose "
             "Gram matrices are sums over all pixels and compare only between pictures of one size",
         )
-    if values.get("pooling") == "avg" and not values.get("loss_model", "").startswith("vgg_"):
+    if values.get("pooling") == "avg" and values.get("loss_model") not in VGG_BLOCKS:
         yield Problem(
             frozenset({"pooling", "loss_model"}),
             f"pooling: 'avg' is for the VGGs; {values.get('loss_model')} keeps its own pooling",

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -70,7 +71,7 @@ def _size(h: int, w: int, c: int) -> float:
     return float(h * w * c)
 
 
-_NORMALIZATIONS = {
+NORMALIZATIONS = {
     "slim2016": _Normalization(_size, lambda h, w, c, p: _size(h, w, c), _size, False),
     "keras": _Normalization(
         lambda h, w, c: 1.0, lambda h, w, c, p: 36.0 * p**2, lambda h, w, c: 1.0, True
@@ -84,7 +85,7 @@ _NORMALIZATIONS = {
 
 def default_layer_weights(normalization: str, layers: Sequence[str]) -> dict[str, float]:
     """Returns {layer: weight} as the module's docstring says."""
-    averages = _NORMALIZATIONS[normalization].averages
+    averages = NORMALIZATIONS[normalization].averages
     return dict.fromkeys(layers, 1.0 / len(layers) if averages else 1.0)
 
 
@@ -102,7 +103,7 @@ class PictureLoss:
       content_weight: Weight of the content loss.
       style_weight: Weight of the style loss.
       tv_weight: Weight of the total variation loss.
-      tv_form: 'squared', 'power' or 'l2'.
+      tv_form: A key of `TV_FORMS`.
     """
 
     network: LossNetwork
@@ -132,11 +133,13 @@ class PictureLoss:
         layers = tuple(dict.fromkeys((*self.content_layers, *self.style_layers)))
         features = self.network(picture, layers)
         height, width, _ = _shape(picture)
-        divisors = _NORMALIZATIONS[self.normalization]
+        divisors = NORMALIZATIONS[self.normalization]
         # Both losses come from `losses`, in slim2016's normalization; the factors turn them into
         # this one's.
         content = content_layer_losses(features, photo_features)
-        targets = {layer: tf.constant(self.target_grams[layer]) for layer in self.style_layers}
+        targets = {
+            layer: tf.convert_to_tensor(self.target_grams[layer]) for layer in self.style_layers
+        }
         style = style_layer_losses(features, targets)
         terms: dict[str, tf.Tensor] = {}
         for layer in self.content_layers:
@@ -151,7 +154,7 @@ class PictureLoss:
                 * (count / divisors.gram(*shape)) ** 2
                 / divisors.style(*shape, height * width)
             )
-            blended = tf.reduce_sum(style[layer] * tf.constant(self.blend, tf.float32))
+            blended = tf.reduce_sum(style[layer] * self.blend)
             terms[tags.STYLE_LAYER + layer] = blended * factor
         terms[tags.CONTENT] = _weighted_sum(terms, tags.CONTENT_LAYER, self.content_layers)
         terms[tags.STYLE] = _weighted_sum(terms, tags.STYLE_LAYER, self.style_layers)
@@ -182,24 +185,100 @@ def _weighted_sum(
     return tf.add_n([weight * terms[prefix + layer] for layer, weight in weights.items()])
 
 
-def tv_loss(picture: tf.Tensor, form: str) -> tf.Tensor:
-    """Returns the total variation of a picture in one of the module's forms.
-
-    Args:
-      picture: [1, H, W, 3] float32 RGB 0..255; H and W at least 2.
-      form: 'squared', 'power' or 'l2'.
-    """
-    if form == "squared":
-        return total_variation_loss(picture)
-    if form == "l2":
-        return 2.0 * total_variation_loss(picture)
+def _power_variation(picture: tf.Tensor) -> tf.Tensor:
     corner = picture[:, :-1, :-1]
     squares = tf.square(picture[:, :-1, 1:] - corner) + tf.square(picture[:, 1:, :-1] - corner)
     return tf.reduce_sum(tf.pow(squares, 1.25))
 
 
+TV_FORMS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "squared": total_variation_loss,
+    "power": _power_variation,
+    "l2": lambda picture: 2.0 * total_variation_loss(picture),
+}
+
+
+def tv_loss(picture: tf.Tensor, form: str) -> tf.Tensor:
+    """Returns the total variation of a picture in one of the module's forms.
+
+    Args:
+      picture: [1, H, W, 3] float32 RGB 0..255; H and W at least 2.
+      form: A key of `TV_FORMS`.
+    """
+    return TV_FORMS[form](picture)
+
+
+class Evaluator:
+    """Evaluates losses of one network, and their gradients.
+
+    Photos, styles and weights are inputs of the compiled function. It is traced once for each size
+    of picture, unless losses differ in their layers, normalization or form of total variation.
+    """
+
+    def __init__(self, network: LossNetwork) -> None:
+        """Prepares for losses of `network`; nothing is traced yet."""
+
+        @tf.function(autograph=False)
+        def evaluate(
+            form: tuple[Any, ...],
+            numbers: Mapping[str, Any],
+            picture: tf.Tensor,
+            photo_features: Mapping[str, tf.Tensor],
+        ):
+            normalization, content_layers, style_layers, tv_form = form
+            loss = PictureLoss(
+                network=network,
+                normalization=normalization,
+                content_layers=dict(content_layers),
+                style_layers=dict(style_layers),
+                tv_form=tv_form,
+                **numbers,
+            )
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(picture)
+                terms = loss.terms(picture[None], photo_features)
+            return terms, tape.gradient(terms[tags.TOTAL], picture)
+
+        self._network = network
+        self._evaluate = evaluate
+
+    def evaluation(self, loss: PictureLoss, photo_features: Mapping[str, tf.Tensor]) -> Evaluation:
+        """Returns a loss and its gradient as a function of pictures of a photo's size.
+
+        Args:
+          loss: A loss of this network.
+          photo_features: {content layer: features of the photo}.
+
+        Raises:
+          ValueError: If the loss is of another network.
+        """
+        if loss.network is not self._network:
+            raise ValueError("this evaluator is for losses of another network")
+        form = (
+            loss.normalization,
+            tuple(loss.content_layers.items()),
+            tuple(loss.style_layers.items()),
+            loss.tv_form,
+        )
+        numbers = {
+            "target_grams": {
+                layer: tf.constant(loss.target_grams[layer]) for layer in loss.style_layers
+            },
+            **{
+                name: tf.constant(getattr(loss, name), tf.float32)
+                for name in ("blend", "content_weight", "style_weight", "tv_weight")
+            },
+        }
+
+        def evaluation(picture: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+            terms, gradient = self._evaluate(form, numbers, tf.constant(picture), photo_features)
+            return {tag: float(value) for tag, value in terms.items()}, gradient.numpy()
+
+        return evaluation
+
+
 def make_evaluation(loss: PictureLoss, photo: np.ndarray) -> Evaluation:
-    """Compiles a loss and its gradient for pictures of a photo's size.
+    """Returns a loss and its gradient as a function of pictures of a photo's size.
 
     The photo's features and the style's Gram matrices are computed beforehand: an evaluation is
     one pass through the loss network and back.
@@ -208,23 +287,8 @@ def make_evaluation(loss: PictureLoss, photo: np.ndarray) -> Evaluation:
       loss: The loss.
       photo: [H, W, 3] uint8.
     """
-    height, width = photo.shape[:2]
-    photo_features = loss.network(tf.constant(photo[None]), tuple(loss.content_layers))
-    names: list[str] = []
-
-    @tf.function(input_signature=[tf.TensorSpec([height, width, 3], tf.float32)], autograph=False)
-    def evaluate(picture: tf.Tensor):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(picture)
-            terms = loss.terms(picture[None], photo_features)
-        names[:] = terms
-        return tf.stack(list(terms.values())), tape.gradient(terms[tags.TOTAL], picture)
-
-    def evaluation(picture: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-        values, gradient = evaluate(tf.constant(picture))
-        return dict(zip(names, map(float, values.numpy()), strict=True)), gradient.numpy()
-
-    return evaluation
+    features = loss.network(tf.constant(photo[None]), tuple(loss.content_layers))
+    return Evaluator(loss.network).evaluation(loss, features)
 
 
 def picture_loss_of(objective: Objective, style: int = 0) -> PictureLoss:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from fast_style import descent
 from fast_style import objective as tags
@@ -17,10 +19,9 @@ from fast_style.contact_sheet import Cell, contact_sheet
 from fast_style.data import find_photos
 from fast_style.errors import FastStyleError
 from fast_style.hardware import resolve_precision
-from fast_style.images import load_training_crop
-from fast_style.loss_net import LossNetwork
-from fast_style.optimize import to_uint8
-from fast_style.picture_loss import make_evaluation, picture_loss_of
+from fast_style.images import load_training_crop, to_uint8
+from fast_style.objective import Objective
+from fast_style.picture_loss import Evaluation, Evaluator, picture_loss_of
 
 GRID_KEYS = ("style_weight", "style_size", "content_weight", "tv_weight", "image_size")
 """Keys that a grid may vary: those that change the loss or the pictures, not the network."""
@@ -122,15 +123,25 @@ def preview(
     Raises:
       FastStyleError: If something cannot be read, before any work.
     """
-    prepared = [
-        (settings, run, load_training_crop(photo, run.image_size), load_style_pictures(run))
-        for settings, run in variants
-    ]
+    # Neither the files nor the Gram matrices depend on the weights, which grids vary most.
+    sources: dict[tuple[int, int | None], tuple[np.ndarray, list[np.ndarray]]] = {}
+    for _, run in variants:
+        if (sizes := (run.image_size, run.style_size)) not in sources:
+            crop = load_training_crop(photo, run.image_size)
+            sources[sizes] = crop, load_style_pictures(run)
     first_run = variants[0][1]
     network = build_network(first_run, resolve_precision(first_run.precision))
+    evaluator = Evaluator(network)
+    objectives: dict[tuple[int, int | None], Objective] = {}
     total = steps * sum(len(run.style_specs) for _, run in variants)
     done = 0
-    for settings, run, crop, pictures in prepared:
+    for settings, run in variants:
+        sizes = run.image_size, run.style_size
+        crop, pictures = sources[sizes]
+        if sizes not in objectives:
+            objectives[sizes] = build_objective(run, network, pictures)
+        objective = _with_weights_of(run, objectives[sizes])
+        targets = objective.content_targets(tf.constant(crop[None]))
         for index, style in enumerate(run.style_specs):
             before = done
 
@@ -138,22 +149,28 @@ def preview(
                 if on_step is not None:
                     on_step(before + iteration, total, losses)
 
-            picture, first, last = _minimize(run, network, crop, pictures, index, steps, after)
+            evaluation = evaluator.evaluation(picture_loss_of(objective, index), targets)
+            picture, first, last = _minimize(evaluation, crop, steps, after)
             done += steps
             yield Preview(settings, style.name, crop, pictures[index], picture, first, last)
 
 
+def _with_weights_of(run: RunConfig, objective: Objective) -> Objective:
+    """Returns a loss of the same pictures with the weights of a run."""
+    return dataclasses.replace(
+        objective,
+        style_weights=np.array([style.weight for style in run.style_specs], np.float32),
+        content_weight=run.content_weight,
+        tv_weight=run.tv_weight,
+    )
+
+
 def _minimize(
-    run: RunConfig,
-    network: LossNetwork,
+    evaluation: Evaluation,
     photo: np.ndarray,
-    pictures: list[np.ndarray],
-    index: int,
     steps: int,
     after: Callable[[Mapping[str, float], int], None],
 ) -> tuple[np.ndarray, Mapping[str, float], Mapping[str, float]]:
-    objective = build_objective(run, network, pictures)
-    evaluation = make_evaluation(picture_loss_of(objective, index), photo)
     evaluated: list[Mapping[str, float]] = []
 
     def loss_and_gradient(picture: np.ndarray) -> tuple[float, np.ndarray]:

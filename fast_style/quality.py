@@ -36,7 +36,8 @@ from fast_style.curves import (
 )
 from fast_style.errors import DataError, FastStyleError, ImageError, ModelError
 from fast_style.images import cover_crop, read_image
-from fast_style.objective import make_loss_and_gradient
+from fast_style.lbfgs import LossAndGradient
+from fast_style.picture_loss import Evaluation, Evaluator, picture_loss_of
 from fast_style.provenance import file_sha256, package_versions
 from fast_style.stylize import Stylizer
 
@@ -301,32 +302,25 @@ def measure_quality(
     observer.on_start(len(keys), len(curves), notes)
 
     stylizer = Stylizer(model, precision=precision)
-    loss_and_gradient = make_loss_and_gradient(objective)
+    evaluator = Evaluator(network)
     scores: dict[str, list[PhotoScore]] = {style.name: [] for style in styles}
     for path, crop in crops.items():
         targets = objective.content_targets(tf.constant(crop[None]))
         for index, style in enumerate(styles):
-            mix = tf.one_hot([index], len(styles))
-
-            def evaluate(
-                picture: np.ndarray, targets: Any = targets, mix: Any = mix
-            ) -> tuple[float, np.ndarray]:
-                terms, gradient = loss_and_gradient(tf.constant(picture[None]), targets, mix)
-                return float(terms[tags.TOTAL]), gradient[0].numpy()
-
+            evaluation = evaluator.evaluation(picture_loss_of(objective, index), targets)
             curve = curves.get((path, style.name))
             if curve is None:
                 observer.on_curve(path, style.name)
-                curve = optimize_photo(evaluate, crop, iterations, observer.on_iteration)
+                curve = optimize_photo(
+                    _total_of(evaluation), crop, iterations, observer.on_iteration
+                )
                 if cache is not None:
                     cache.put(keys[path, style.name], curve)
             choice = np.eye(len(all_names))[all_names.index(style.name)]
             styled = stylizer.stylize(crop, style_weights=list(choice))
-            picture = tf.constant(styled[None].astype(np.float32))
-            terms, _ = loss_and_gradient(picture, targets, mix)
-            values = {tag: float(value) for tag, value in terms.items()}
-            worth = equivalent_iterations(curve.losses, values[tags.TOTAL], iterations)
-            score = PhotoScore(path, crop, styled, values, curve, worth)
+            terms, _ = evaluation(styled.astype(np.float32))
+            worth = equivalent_iterations(curve.losses, terms[tags.TOTAL], iterations)
+            score = PhotoScore(path, crop, styled, terms, curve, worth)
             scores[style.name].append(score)
             observer.on_photo(score, style.name)
     return Quality(
@@ -342,6 +336,14 @@ def measure_quality(
         notes=tuple(notes),
         seconds=time.monotonic() - began,
     )
+
+
+def _total_of(evaluation: Evaluation) -> LossAndGradient:
+    def loss_and_gradient(picture: np.ndarray) -> tuple[float, np.ndarray]:
+        terms, gradient = evaluation(picture)
+        return terms[tags.TOTAL], gradient
+
+    return loss_and_gradient
 
 
 def _only_styles(config: RunConfig, styles: Sequence[StyleSpec]) -> RunConfig:

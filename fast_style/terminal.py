@@ -1,13 +1,26 @@
-"""What the commands share in talking to a person."""
+"""What the commands share: arguments, progress, and how a person is told.
+
+TensorFlow is imported by what needs it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from fast_style.errors import FastStyleError
+
+INTERRUPTED = 130
+"""Exit code of what a person stopped: 128 + SIGINT, as shells report it."""
+
+_BAR = "{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} {postfix[0]} {remaining} left"
 
 
 def import_tensorflow() -> None:
@@ -60,3 +73,175 @@ def numbers(option: str, text: str | None) -> list[float] | None:
         raise FastStyleError(
             f"{option}: expected numbers with commas between, such as 0.7,0.3, got {text!r}"
         ) from error
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def positive(text: str) -> int:
+    """Reads a whole number of at least 1, as the `type` of an argument.
+
+    Raises:
+      ArgumentTypeError: If it is something else.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return value
+
+
+def overrides_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares --set, which collects `overrides`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a key of the file; may be repeated",
+    )
+
+
+def precision_argument(
+    parser: argparse.ArgumentParser, *, default: str = "auto", why: str = "what suits this machine"
+) -> None:
+    """Declares --precision of a model.
+
+    Args:
+      parser: The command's.
+      default: What it computes in otherwise.
+      why: The reason, for the help.
+    """
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default=default,
+        help=f"what the model computes in (default: {default}, {why})",
+    )
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Work in steps: a bar on a terminal, a line per report elsewhere (files, CI, `| tee`).
+
+    Both end in the time left. That of lines does not count the first step, which holds the tracing.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        unit: str = "step",
+        *,
+        start: int = 0,
+        parts: int = 1,
+        lines: TextIO | None = None,
+    ) -> None:
+        """Shows the bar.
+
+        Args:
+          total: Units in all.
+          unit: What a line counts.
+          start: Units done before.
+          parts: Steps in a unit; the bar counts these.
+          lines: Where lines go; none is the standard output.
+        """
+        self._total = total
+        self._unit = unit
+        self._parts = parts
+        self._lines = lines
+        self._done = start * parts  # Steps, as all below.
+        self._timed_from: tuple[int, float] | None = None
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=total * parts,
+                initial=self._done,
+                dynamic_ncols=True,
+                bar_format=_BAR,
+                # A list, for the `postfix[0]` of the format.
+                postfix=["tracing the graph"],  # pyright: ignore[reportArgumentType]
+            )
+
+    def move(self, done: int) -> None:
+        """Takes note that so many steps are done, those before the start included."""
+        self._done = done
+        if self._timed_from is None:
+            self._timed_from = done, time.monotonic()
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def describe(self, text: str) -> None:
+        """Puts text beside the bar; elsewhere does nothing."""
+        if self._bar is not None:
+            self._bar.postfix[0] = text
+            self._bar.refresh()
+
+    def tell(self, text: str) -> None:
+        """Reports the work done so far: beside the bar, or as a line."""
+        if self._bar is not None:
+            self.describe(text)
+            return
+        count = f"{self._unit} {self._done // self._parts}/{self._total}"
+        print(f"{count}  {text}{self._time_left()}", file=self._lines, flush=True)
+
+    def _time_left(self) -> str:
+        if self._timed_from is None or self._done <= self._timed_from[0]:
+            return ""
+        first, began = self._timed_from
+        pace = (time.monotonic() - began) / (self._done - first)
+        return f"  {duration(pace * (self._total * self._parts - self._done))} left"
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Prints a column of labels and one of what they are."""
+    for label, value in facts:
+        print(f"{label + ':':<14} {value}")
+    sys.stdout.flush()
+
+
+def loss_number(value: float) -> str:
+    """Whole numbers from a hundred on, four digits below: recipes differ by powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def terms_line(losses: Mapping[str, float]) -> str:
+    """Returns the weighted terms and their total.
+
+    Args:
+      losses: {tag of `objective`: value}.
+    """
+    from fast_style import objective as tags
+
+    return "  ".join(
+        f"{name} {loss_number(losses[tag])}"
+        for name, tag in (
+            ("content", tags.WEIGHTED_CONTENT),
+            ("style", tags.WEIGHTED_STYLE),
+            ("tv", tags.WEIGHTED_VARIATION),
+            ("total", tags.TOTAL),
+        )
+    )
+
+
+def report_skipped(skipped: Mapping[Path, str]) -> None:
+    """Says which photos were left out, if any.
+
+    Args:
+      skipped: {photo: why it could not be read}.
+    """
+    if not skipped:
+        return
+    count = "1 photo" if len(skipped) == 1 else f"{len(skipped)} photos"
+    say(f"{count} could not be read and {'was' if len(skipped) == 1 else 'were'} left out:")
+    for path, reason in sorted(skipped.items()):
+        say(f"  {reason if str(path) in reason else f'{path}: {reason}'}")

@@ -46,12 +46,12 @@ from fast_style.errors import FastStyleError
 from fast_style.files import atomic_path, check_folder, make_folder
 from fast_style.hardware import describe_device, resolve_precision
 from fast_style.images import write_image
+from fast_style.jobs import GENERATED_FOLDER
 from fast_style.objective import Objective
 from fast_style.stylize import stylize_batch
 from fast_style.train_state import TrainState, make_score, make_train_step, style_choice
 from fast_style.transform_net import init_weights, weight_count
 
-GENERATED_FOLDER = Path("generated")
 PREVIEW_FILE = "preview.jpg"
 VALIDATION_FILE = "validation.json"
 HELD_OUT = 64  # At most so many held-out photos are scored at a checkpoint.

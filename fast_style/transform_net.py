@@ -1,8 +1,8 @@
 """The transform net: pictures and style weights to styled pictures, in one pass.
 
 A net is a set of named float32 weights and a function of them; who holds the weights (a training
-run, a loaded model) is not its business. To add an architecture, write its three functions and
-add a row to `ARCHITECTURES`.
+run, a loaded model) is not its business. To add an architecture, write its three functions, add a
+row to `ARCHITECTURES`, and its name to `config.ARCHITECTURES`, the choices of the key `arch`.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _slim2016_shapes(width: float, styles: int) -> dict[str, tuple[int, ...]]:
 
 
 def _slim2016_initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """The ancestor's: a normal of deviation 0.1, redrawn beyond two deviations."""
+    """The 2016 implementation's: a normal of deviation 0.1, redrawn beyond two deviations."""
     del name
     values = rng.standard_normal(shape)
     while (outside := np.abs(values) > 2.0).any():

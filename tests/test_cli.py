@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import weight_files
 from PIL import Image
 
 import fast_style
+from fast_style import exporting as exporting_module
 from fast_style import objective as tags
 from fast_style import train_state, training
 from fast_style.checkpoints import Model, load_model, save_model
@@ -152,6 +155,24 @@ def test_a_finished_run_says_that_nothing_is_left_to_do(
     assert "steps:         2, 2 done before\n" in out
     assert "note: model_path changed from" in out
     assert "nothing left to do" in out
+
+
+def test_a_converged_run_started_again_says_what_would_let_it_go_on(
+    world: tiny.World,
+    workplace: Path,
+    quick_steps: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = {"val_dataset": str(world.held_out), "checkpoint_every_steps": 1, "steps": 9}
+    path = world.config_file(workplace, patience_checkpoints=1, **changes)
+    ended = "ended at step 2: the held-out loss has not improved for 1 checkpoints"
+    # The quick step does not learn, so the second score equals the first.
+    assert main(["train", "-c", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"\n{ended}\n" in out and "nothing left to do" not in out
+    assert main(["train", "-c", str(path)]) == 0
+    advice = "raise patience_checkpoints or remove it to go on, or start over with --fresh"
+    assert f"{workplace}/models/tiny {ended}; {advice}\n" in capsys.readouterr().out
 
 
 def test_dry_run_prints_the_resolved_config_and_writes_nothing(
@@ -319,6 +340,33 @@ def test_one_bad_picture_among_good_ones_is_named_and_the_others_are_done(
     ]
 
 
+def test_an_output_of_unknown_format_is_refused_before_a_picture_is_computed(
+    trained: Trained,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_work(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("a picture was computed")
+
+    monkeypatch.setattr(fast_style.Stylizer, "stylize", no_work)
+    tiny.save_picture(workplace / "dog.jpg", 20, 24, 1)
+    assert evaluate(trained, "--image", "dog.jpg", "-o", "styled.xyz") == 1
+    assert "styled.xyz: cannot tell the picture format" in capsys.readouterr().err
+
+
+def test_a_file_name_that_is_no_text_is_printed_escaped(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        tiny.save_picture(workplace / name, 20, 24, 1)
+    except OSError:
+        pytest.skip("this file system holds no such name")
+    assert evaluate(trained, "--image", name) == 0
+    assert capsys.readouterr().out == "generated/caf\\udce9_tiny.png\n"
+
+
 def test_a_phone_photo_comes_out_upright(
     trained: Trained, stylizer: fast_style.Stylizer, workplace: Path
 ) -> None:
@@ -352,7 +400,8 @@ def test_export_writes_a_saved_model_of_the_same_pixels_and_says_how_to_use_it(
     out = capsys.readouterr().out
     assert "wrote exported/tiny " in out
     assert "tf.saved_model.load('exported/tiny').signatures['serving_default']" in out
-    assert "tensorflow/serving" in out
+    assert f" -v {workplace}/exported/tiny:/models/tiny/1 -e MODEL_NAME=tiny tensorflow/se" in out
+    assert 'then POST {"instances": [<H x W x 3 numbers 0..255>]} to ' in out
     run = tf.saved_model.load("exported/tiny").signatures["serving_default"]
     for height, width in ((33, 47), (21, 18)):
         picture = tiny.smooth_picture(height, width, 1)
@@ -361,6 +410,32 @@ def test_export_writes_a_saved_model_of_the_same_pixels_and_says_how_to_use_it(
         native = stylizer.stylize(picture)
         assert np.abs(exported.astype(int) - native.astype(int)).max() <= 1
     assert {path.name for path in (workplace / "exported").iterdir()} == {"tiny"}
+
+
+def test_export_prints_lines_that_can_be_pasted_whatever_the_names(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        exporting_module, "export_saved_model", lambda model, folder, **_: Path(folder)
+    )
+    names = ("one", "two", "three")
+    weights = init_weights("johnson", styles=3, width=0.125)
+    save_model(workplace / "model.safetensors", Model("johnson", 0.125, names, weights))
+    out = workplace / "an export (1)"
+    arguments = ["--model", "model.safetensors", "-n", "three (b)", "-o", str(out)]
+    assert script("export", [*arguments, "--precision", "float32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (call,) = (line for line in lines if "run(images=" in line)
+    assert "style_weights=tf.constant([[1.0, 0.0, 0.0]]))['stylized']" in call
+    (serve,) = (line for line in lines if line.startswith("serve:"))
+    words = shlex.split(serve)
+    assert words[words.index("-v") + 1] == f"{out}:/models/three (b)/1"
+    assert words[words.index("-e") + 1] == "MODEL_NAME=three (b)"
+    (post,) = (line for line in lines if "POST" in line)
+    body, _, address = post.partition("POST ")[2].rpartition(" to ")
+    columns = json.loads(body.replace("<H x W x 3 numbers 0..255>", "0"))
+    assert columns == {"inputs": {"images": [0], "style_weights": [[1.0, 0.0, 0.0]]}}
+    assert address == "http://localhost:8501/v1/models/three%20%28b%29:predict"
 
 
 def test_scripts_explain_their_arguments(tmp_path: Path) -> None:
@@ -682,13 +757,13 @@ MISTAKES = [
         "output below a file",
         evaluation(options=("-o", "file/styled.jpg")),
         1,
-        ("file: cannot create this folder",),
+        ("file: cannot write to this folder (", "file is not a folder)"),
     ),
     Mistake(
         "output of an unknown format",
         evaluation(options=("-o", "styled.xyz")),
         1,
-        ("styled.xyz: ", ".png"),
+        ("styled.xyz: cannot tell the picture format from '.xyz'", ".png"),
     ),
     Mistake(
         "output in place of the picture",

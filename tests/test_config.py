@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from fast_style.config import (
-    LOSS_MODELS,
     RunConfig,
     StyleSpec,
     config_from_dict,
     config_to_yaml,
     load_config,
-    vgg_layers,
 )
 from fast_style.errors import ConfigError
 from fast_style.flat_config import MAX_FILE_BYTES
+from fast_style.loss_models import LOSS_MODELS, vgg_layers
 
 ROOT = Path(__file__).parents[1]
 

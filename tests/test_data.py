@@ -4,7 +4,7 @@ import itertools
 import logging
 import os
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -305,16 +305,27 @@ def test_closing_does_not_wait_for_what_was_queued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
+    reading = threading.Semaphore(0)
+    closing = threading.Event()
 
     def slow(path: Path, size: int, **options: object) -> np.ndarray:
         read.append(path)
-        time.sleep(0.05)
+        reading.release()
+        assert closing.wait(10)
         return np.zeros((size, size, 3), np.uint8)
 
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            closing.set()
+            super().shutdown(wait=wait)
+
     monkeypatch.setattr(data, "load_training_crop", slow)
+    monkeypatch.setattr(data, "ThreadPoolExecutor", Pool)
     with PhotoStream(make_photos(tmp_path, 64), image_size=8, batch_size=16, workers=2):
-        pass
-    assert len(read) <= 4
+        for _ in range(2):
+            assert reading.acquire(timeout=10)
+    assert len(read) == 2  # One in each thread when it was closed.
 
 
 def test_bugs_and_interrupts_in_threads_reach_the_consumer(
@@ -334,30 +345,52 @@ def test_bugs_and_interrupts_in_threads_reach_the_consumer(
         assert threading.active_count() == before
 
 
-def test_decoding_ahead_is_bounded_and_waiting_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    gate = threading.Event()
+def test_decoding_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_out: list[object] = []
+    read = threading.Semaphore(0)
 
-    def gated(path: Path, size: int, **options: object) -> np.ndarray:
-        gate.wait(10)
-        read.append(path)
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            handed_out.append(arguments)
+            return super().submit(*arguments, **options)
+
+    def counted(path: Path, size: int, **options: object) -> np.ndarray:
+        read.release()
         return np.zeros((size, size, 3), np.uint8)
 
-    monkeypatch.setattr(data, "load_training_crop", gated)
+    monkeypatch.setattr(data, "load_training_crop", counted)
+    monkeypatch.setattr(data, "ThreadPoolExecutor", Pool)
     paths = make_photos(tmp_path, 40)
     with PhotoStream(paths, image_size=8, batch_size=2, prefetch_batches=3) as stream:
-        timer = threading.Timer(0.1, gate.set)
-        timer.start()
         next(stream)
-        assert 0.05 < stream.waited_seconds < 5
-        deadline = time.monotonic() + 5
-        while len(read) < 8 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.05)
-        assert len(read) == 8  # The batch that was taken, and three ahead.
-        timer.join()
+        for _ in range(8):  # The batch that was taken, and three ahead.
+            assert read.acquire(timeout=10)
+        assert len(handed_out) == 8
+
+
+def test_waiting_for_a_batch_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    asked = threading.Event()
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            value = now[0]
+            asked.set()
+            return value
+
+    def slow(path: Path, size: int, **options: object) -> np.ndarray:
+        assert asked.wait(10)  # Whoever wants the batch is waiting now.
+        now[0] = 102.5
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr(data, "load_training_crop", slow)
+    monkeypatch.setattr(data, "time", Clock)
+    with PhotoStream(make_photos(tmp_path, 4), image_size=8, batch_size=1) as stream:
+        next(stream)
+        assert stream.waited_seconds == 2.5
+        next(stream)  # On this clock, the others take no time.
+        assert stream.waited_seconds == 2.5
 
 
 @pytest.mark.shared

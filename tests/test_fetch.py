@@ -474,11 +474,6 @@ def test_unpacked_photos_are_not_downloaded_again(site, tmp_path):
     assert len(site.requests) == 1
 
 
-def test_archive_is_kept_on_request(site, tmp_path):
-    get("photos", tmp_path, photos(site, GOOD_ZIP), keep_archive=True)
-    assert (tmp_path / "data" / "set.zip").read_bytes() == GOOD_ZIP
-
-
 def test_archive_put_there_by_hand_is_unpacked_without_a_server(site, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "set.zip").write_bytes(GOOD_ZIP)

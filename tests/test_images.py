@@ -15,12 +15,15 @@ from fast_style import images
 from fast_style.errors import FastStyleError, ImageError
 from fast_style.images import (
     OUTPUT_SUFFIXES,
+    check_output,
+    check_outputs,
     cover_crop,
     fit_long_side,
-    has_transparency,
     load_training_crop,
     read_image,
+    read_opaque,
     resize,
+    to_uint8,
     write_image,
 )
 
@@ -300,7 +303,7 @@ def test_truncated_pictures_are_refused(tmp_path: Path, form: str, suffix: str) 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(60_000, 60_000))
-    for read in (read_image, has_transparency, lambda source: load_training_crop(source, 8)):
+    for read in (read_image, lambda source: load_training_crop(source, 8)):
         with pytest.raises(ImageError, match=r"bomb\.png: has more than the allowed 178,956,970"):
             read(path)
     with pytest.raises(ImageError, match="has more than the allowed 390 pixels"):
@@ -343,16 +346,46 @@ def test_no_warning_of_pillows_leaks_and_filters_are_restored(
 
 def test_transparency_is_told_from_opaque_alpha(tmp_path: Path) -> None:
     rgba = np.dstack([noise(), np.full((17, 23), 255, np.uint8)])
-    assert not has_transparency(encoded(Image.fromarray(rgba)))
-    assert not has_transparency(encoded(Image.fromarray(noise()), "JPEG"))
-    rgba[5, 7, 3] = 254
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.fromarray(rgba)))
-    assert has_transparency(path)
+    np.testing.assert_array_equal(read_opaque(path), rgba[..., :3])
+    rgba[5, 7, 3] = 254
+    path.write_bytes(encoded(Image.fromarray(rgba)))
+    with pytest.raises(ImageError, match=r"a\.png: has transparent parts"):
+        read_opaque(path)
     palette = Image.new("P", (3, 1))
     palette.putpalette([200, 0, 0, 0, 200, 0])
-    assert has_transparency(encoded(palette, transparency=0))
-    assert not has_transparency(encoded(palette, transparency=1))
+    path.write_bytes(encoded(palette, transparency=1))
+    assert read_opaque(path).shape == (1, 3, 3)
+    path.write_bytes(encoded(palette, transparency=0))
+    with pytest.raises(ImageError, match="transparent parts"):
+        read_opaque(path)
+
+
+def test_an_opaque_picture_is_decoded_once_and_read_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens: list[object] = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opens.append(a) or real(*a, **k))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgba = np.dstack([noise(), np.full((17, 23), 255, np.uint8)])
+    for number, picture in enumerate((noise(), rgba)):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(encoded(Image.fromarray(picture), exif=exif))
+        opens.clear()
+        found = read_opaque(path)
+        assert len(opens) == 1
+        np.testing.assert_array_equal(found, np.rot90(noise(), k=-1))
+    rgba[5, 7, 3] = 254
+    path = tmp_path / "glass\n.png"
+    path.write_bytes(encoded(Image.fromarray(rgba)))
+    expected = r"glass\\n\.png: has transparent parts, and what is .* save it without transparency$"
+    with pytest.raises(ImageError, match=expected):
+        read_opaque(path)
+    with pytest.raises(ImageError, match="nowhere.png: no such picture"):
+        read_opaque(tmp_path / "nowhere.png")
 
 
 # Writing
@@ -421,12 +454,38 @@ def test_failed_write_keeps_the_old_picture(
 
 def test_unwritable_places_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(FastStyleError, match="cannot create this folder"):
-        write_image(tmp_path / "file" / "a.png", noise())
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(FastStyleError, match=r"a\.png: cannot write this file"):
-        write_image(tmp_path / "a.png", noise())
+    for refuse in (check_output, lambda path: write_image(path, noise())):
+        with pytest.raises(FastStyleError, match=r"cannot write to this folder .*file is not a f"):
+            refuse(tmp_path / "file" / "a.png")
+        with pytest.raises(FastStyleError, match=r"a\.png: this is a folder; name a file in it"):
+            refuse(tmp_path / "a.png")
+        with pytest.raises(ImageError, match=r"tell the picture format from 'no ending'; end the"):
+            refuse(tmp_path / "a")
+    with pytest.raises(FastStyleError, match=r"cannot write this file \(File name too long\)"):
+        write_image(tmp_path / f"{'a' * 300}.png", noise())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.png", "file"]
+
+
+def test_a_check_of_outputs_writes_nothing_and_protects_every_source(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    check_outputs([here / "a.png", here / "deep" / "b.JPG"], [here / "c.png"])
+    assert not list(tmp_path.iterdir())
+    write_image(here / "c.png", noise())
+    (tmp_path / "link.png").symlink_to(here / "c.png")
+    sources = [here / "other.png", here / "c.png"]
+    for path in (here / ".." / "here" / "c.png", tmp_path / "link.png"):
+        with pytest.raises(
+            FastStyleError, match=r"c?\.png: would replace a source picture; choose"
+        ):
+            check_outputs([here / "a.png", path], sources)
+
+
+def test_levels_are_clipped_and_rounded_to_the_nearest() -> None:
+    levels = np.array([[[-7.0, -0.4, 0.49], [0.51, 1.5, 2.5], [254.6, 255.4, 1e9]]], np.float32)
+    rounded = to_uint8(levels)
+    assert rounded.dtype == np.uint8
+    assert rounded.tolist() == [[[0, 0, 0], [1, 2, 2], [255, 255, 255]]]
 
 
 # Sizes

@@ -132,6 +132,25 @@ def test_a_result_never_replaces_another_source() -> None:
         plan("photos", output="photos")
 
 
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("styled.xyz", "styled.xyz: cannot tell the picture format from '.xyz'; end the name in"),
+        ("photo.jpg/a.png", "photo.jpg: cannot write to this folder .*is not a folder"),
+        ("full", "full/photo_candy.jpg: this is a folder; name a file in it"),
+    ],
+)
+def test_what_cannot_be_written_is_told_by_the_plan(output: str, expected: str) -> None:
+    touch("photo.jpg", "full/photo_candy.jpg/in_the_way")
+    with pytest.raises(FastStyleError, match=expected):
+        plan("photo.jpg", output=output)
+
+
+def test_names_that_are_no_text_are_escaped_in_messages() -> None:
+    with pytest.raises(FastStyleError, match=r"both a\\udcff\.gif and a\\udcff\.jpg would be"):
+        plan("a\udcff.gif", "a\udcff.jpg")
+
+
 def test_a_folder_without_pictures_is_told() -> None:
     touch("photos/notes.txt")
     with pytest.raises(FastStyleError, match="photos: no photos in this folder") as caught:
@@ -173,7 +192,7 @@ def test_a_turned_photo_comes_out_upright(stylizer: Stylizer) -> None:
         ("missing.jpg", "out/a.jpg", "missing.jpg"),
         ("text.jpg", "out/a.jpg", "text.jpg"),
         ("photo.png", "out/a.xyz", "a.xyz: cannot tell the picture format"),
-        ("photo.png", "text.jpg/a.png", "text.jpg: cannot create this folder"),
+        ("photo.png", "text.jpg/a.png", "text.jpg: cannot write to this folder"),
     ],
 )
 def test_a_failure_is_told_and_writes_nothing(

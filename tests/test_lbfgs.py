@@ -1,4 +1,4 @@
-"""L-BFGS on functions whose minimum is known."""
+"""L-BFGS on functions whose minimum is known, and the type of the other minimizers' steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from fast_style import descent
 from fast_style.errors import FastStyleError
 from fast_style.lbfgs import LbfgsResult, minimize
 
@@ -129,3 +130,13 @@ def test_missing_scipy_is_one_sentence_with_the_command(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(FastStyleError, match=r"pip install 'fast-style\[optimize\]'"):
         run()
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [descent.plain_direction(), descent.adam_direction(beta_1=0.9, beta_2=0.999, epsilon=1e-8)],
+    ids=["plain", "adam"],
+)
+def test_directions_of_descent_stay_float32(direction: descent.Direction) -> None:
+    for _ in range(2):
+        assert direction(START).dtype == np.float32

@@ -14,11 +14,10 @@ import weight_files
 from weight_files import FORMATS, Weights
 
 from fast_style.errors import ConfigError, WeightsError
+from fast_style.loss_models import LOSS_MODELS
 from fast_style.loss_net import (
-    NETWORK_NAMES,
     LossNetwork,
     build_loss_network,
-    layer_names,
 )
 from fast_style.loss_weights import weights_sha256
 
@@ -537,22 +536,6 @@ def test_networks_with_an_11x11_first_layer_equal_their_formula(name: str, tmp_p
     assert_close(network(tf.constant(images))[f"{name}/conv1"], expected, EXACT)
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "last"),
-    [
-        ("vgg_a", "vgg_a/conv1/conv1_1", "vgg_a/pool5"),
-        ("inception_v2", "inception_v2/Conv2d_1a_7x7", "inception_v2/Mixed_5c"),
-        ("resnet_v2_50", "resnet_v2_50/conv1", "resnet_v2_50/block4"),
-    ],
-)
-def test_networks_offer_their_layers_from_shallow_to_deep_without_the_classifier(
-    name: str, first: str, last: str
-) -> None:
-    names = layer_names(name)
-    assert (names[0], names[-1]) == (first, last)
-    assert not [n for n in names if "ogits" in n or "redictions" in n or "/fc" in n]
-
-
 def test_every_network_of_the_table_exists_in_tf_slim() -> None:
     from tf_slim import nets
 
@@ -564,8 +547,8 @@ def test_every_network_of_the_table_exists_in_tf_slim() -> None:
         "resnet_v1": nets.resnet_v1,
         "resnet_v2": nets.resnet_v2,
     }
-    assert len(NETWORK_NAMES) == 16
-    for name in NETWORK_NAMES:
+    assert len(LOSS_MODELS) == 16
+    for name in LOSS_MODELS:
         assert any(name.startswith(k) and callable(getattr(m, name, 0)) for k, m in modules.items())
 
 

@@ -22,7 +22,7 @@ from fast_style.builders import build_network as build_training_network
 from fast_style.colour import with_colours_of
 from fast_style.contact_sheet import Cell, contact_sheet
 from fast_style.errors import ConfigError, FastStyleError, ImageError
-from fast_style.images import read_image, resize
+from fast_style.images import check_output, read_image, resize
 from fast_style.loss_net import LossNetwork
 from fast_style.objective import Objective, style_grams
 from fast_style.optimize import (
@@ -32,7 +32,6 @@ from fast_style.optimize import (
     blend_of,
     build_network,
     build_picture_loss,
-    check_output,
     fit_style,
     noise_picture,
     optimize,
@@ -715,7 +714,7 @@ def test_optimize_makes_a_picture_and_reports(
     )
     printed = capsys.readouterr().out
     assert code == 0
-    assert Image.open(out).size == (44, 34)
+    assert read_image(out).shape == (34, 44, 3)
     assert "sizes:         44x34 px" in printed
     assert "step 2/2  44x34  content " in printed
     assert printed.rstrip().endswith(str(out))
@@ -748,7 +747,7 @@ def test_a_stopped_optimize_says_so_and_exits_as_shells_expect(
     def stop(self: Any, step: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_optimize._Progress, "move", stop)
+    monkeypatch.setattr(cli_optimize.Progress, "move", stop)
     out = tmp_path / "out.png"
     code = command(
         "optimize",
@@ -782,6 +781,37 @@ def test_preview_makes_a_labelled_sheet_of_a_grid(
     assert width == 12 + 3 * (32 + 12) and height > 3 * (32 + 24)
     assert "tiny, style_weight=10, style_size=48: content " in printed
     assert printed.count("after 2 steps") == 4
+
+
+def test_a_stopped_preview_counts_cells_of_every_style_and_setting(
+    world: tiny.World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    move = cli_optimize.Progress.move
+
+    def stop_in_the_second_cell(self: Any, step: int) -> None:
+        if step > 1:
+            raise KeyboardInterrupt
+        move(self, step)
+
+    monkeypatch.setattr(cli_optimize.Progress, "move", stop_in_the_second_cell)
+    styles = [
+        {"name": "one", "image": str(world.style), "weight": 100.0},
+        {"name": "other", "image": str(world.other_style), "weight": 50.0},
+    ]
+    changes = {"style_image": None, "style_weight": None, "styles": styles}
+    config = world.config_file(tmp_path, **changes)
+    out = tmp_path / "sheet.png"
+    code = command(
+        "preview",
+        *("-c", config, "--photo", photo_of(world), "--steps", "1"),
+        *("--grid", "tv_weight=0,1,2", "-o", out),
+    )
+    assert code == 130
+    assert "stopped with 1 of 6 cells; the sheet shows these" in capsys.readouterr().out
+    assert out.is_file()
 
 
 def test_preview_takes_the_first_photo_of_the_data_set(world: tiny.World, tmp_path: Path) -> None:

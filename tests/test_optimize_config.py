@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from fast_style import picture_loss
 from fast_style.errors import ConfigError
 from fast_style.optimize_config import (
+    NORMALIZATIONS,
+    TV_FORMS,
     OptimizeConfig,
     load_optimize_config,
     optimize_config_to_yaml,
@@ -45,6 +48,11 @@ def test_every_file_of_this_project_loads() -> None:
 def test_every_config_file_has_a_loader() -> None:
     known = {*CONF.glob("*.yml"), *FILES}
     assert {*CONF.rglob("*.yml")} == known
+
+
+def test_every_formula_is_a_choice_of_the_config() -> None:
+    assert NORMALIZATIONS == tuple(picture_loss.NORMALIZATIONS)
+    assert TV_FORMS == tuple(picture_loss.TV_FORMS)
 
 
 def test_the_default_file_says_the_defaults_and_every_key() -> None:

@@ -37,7 +37,7 @@ from fast_style.curves import (
 from fast_style.errors import DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.loss_weights import weights_sha256
-from fast_style.objective import make_loss_and_gradient
+from fast_style.picture_loss import PictureLoss
 from fast_style.provenance import file_sha256
 from fast_style.quality import PhotoScore, Quality, QualityObserver, StyleScore, measure_quality
 from fast_style.quality_report import render_report
@@ -134,6 +134,11 @@ def test_a_kept_curve_is_read_back_unchanged(tmp_path: Path) -> None:
     assert kept is not None
     assert_same_curve(kept, small_curve())
     assert cache.get("other", 60) is None
+    cut = small_curve().first(50)
+    cache.put("cut", cut)
+    kept = cache.get("cut", 50)
+    assert kept is not None
+    assert_same_curve(kept, cut)
 
 
 def test_a_longer_curve_serves_a_shorter_request_and_not_the_other_way_round(
@@ -145,6 +150,8 @@ def test_a_longer_curve_serves_a_shorter_request_and_not_the_other_way_round(
     assert shorter is not None
     np.testing.assert_array_equal(shorter.losses, small_curve(60).losses[:56])
     assert list(shorter.snapshots) == [50]
+    # The longer run's number would claim evaluations that these iterations did not need.
+    assert shorter.evaluations is None
     assert cache.get("key", 61) is None
 
 
@@ -423,19 +430,21 @@ def test_curves_finished_before_an_interruption_are_kept(
     assert (counter.known, counter.iterations) == (1, ITERATIONS)
 
 
-def test_photos_of_one_size_share_one_trace(
-    world: tiny.World, model: Model, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_photos_and_styles_share_one_trace(
+    world: tiny.World, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
+    traced = []
+    terms = PictureLoss.terms
 
-    def remember(objective: Any) -> Any:
-        made.append(make_loss_and_gradient(objective))
-        return made[-1]
+    def remember(loss: PictureLoss, *arguments: Any) -> Any:
+        traced.append(loss)
+        return terms(loss, *arguments)
 
-    monkeypatch.setattr(quality, "make_loss_and_gradient", remember)
-    measure(model, [*photos, *sorted(world.photos.glob("*.jpg"))[:2]], iterations=1)
-    (function,) = made
-    assert function.experimental_get_tracing_count() == 1
+    monkeypatch.setattr(PictureLoss, "terms", remember)
+    counter = Counter()
+    model = save_tiny_model(world, tmp_path, **two_styles(world))
+    measure(model, photos, iterations=1, observer=counter)
+    assert len(counter.scored) == 4 and len(traced) == 1
 
 
 def test_each_style_of_a_model_has_its_own_curves_and_pictures(

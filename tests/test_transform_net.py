@@ -5,7 +5,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from fast_style import transform_net
+from fast_style import config, transform_net
 
 SIZES = [(16, 16), (17, 23), (18, 30), (33, 20), (35, 19)]
 
@@ -31,6 +31,10 @@ def perturbed(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
+
+
+def test_every_architecture_is_a_choice_of_the_config() -> None:
+    assert config.ARCHITECTURES == tuple(transform_net.ARCHITECTURES)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)

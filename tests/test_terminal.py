@@ -1,0 +1,117 @@
+"""Progress on a terminal and elsewhere, and the arguments and lines that the commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+from fast_style import objective as tags
+from fast_style import terminal
+from fast_style.terminal import (
+    Progress,
+    loss_number,
+    overrides_argument,
+    positive,
+    precision_argument,
+    report_skipped,
+    terms_line,
+)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """One time, in seconds, that the test sets."""
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_lines_tell_the_time_left_without_the_first_step(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress(12, start=2)
+    for step, now in ((3, 100.0), (4, 110.0), (7, 140.0)):
+        clock[0] = now
+        progress.move(step)
+        progress.tell("going")
+    progress.describe("only beside a bar")
+    progress.close()
+    assert capsys.readouterr() == (
+        "step 3/12  going\nstep 4/12  going  1m 20s left\nstep 7/12  going  50s left\n",
+        "",
+    )
+
+
+def test_lines_count_units_of_several_steps_and_go_where_they_should(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress(3, "curve", parts=4, lines=sys.stderr)
+    for step in range(1, 5):
+        clock[0] += 2.0
+        progress.move(step)
+    progress.tell("a.jpg")
+    assert capsys.readouterr() == ("", "curve 1/3  a.jpg  16s left\n")
+
+
+def test_a_terminal_gets_a_bar_of_steps_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    progress = Progress(3, "curve", start=1, parts=4)
+    progress.describe("of a.jpg")
+    progress.move(7)
+    progress.tell("a.jpg is done")
+    progress.close()
+    out, bar = capsys.readouterr()
+    assert out == ""
+    first, middle, *_, last = [part for part in bar.split("\r") if part.strip()]
+    assert "4/12 tracing the graph" in first
+    assert "4/12 of a.jpg" in middle
+    assert "58%" in last and "7/12 a.jpg is done" in last and last.rstrip().endswith("left")
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "1.5", "many", ""])
+def test_counts_are_whole_numbers_of_at_least_one(text: str) -> None:
+    assert positive("7") == 7
+    message = f"expected a whole number of at least 1, got {text!r}"
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        positive(text)
+
+
+def test_shared_arguments_read_the_same_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    overrides_argument(parser)
+    precision_argument(parser, default="float32", why="the same everywhere")
+    options = parser.parse_args(["--set", "a=1", "--set", "b=2"])
+    assert (options.overrides, options.precision) == (["a=1", "b=2"], "float32")
+    assert parser.parse_args([]).overrides == []
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--precision", "half"])
+    assert "invalid choice: 'half'" in capsys.readouterr().err
+    assert "float32, the same everywhere)" in " ".join(parser.format_help().split())
+
+
+def test_terms_are_told_in_digits_that_say_something() -> None:
+    losses = {
+        tags.WEIGHTED_CONTENT: 1234567.8,
+        tags.WEIGHTED_STYLE: 99.987,
+        tags.WEIGHTED_VARIATION: 0.0,
+        tags.TOTAL: 2.5e-7,
+    }
+    assert terms_line(losses) == "content 1,234,568  style 99.99  tv 0  total 2.5e-07"
+    assert loss_number(100.4) == "100"
+
+
+def test_photos_left_out_are_counted_and_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    report_skipped({})
+    assert capsys.readouterr().err == ""
+    report_skipped({Path("b.jpg"): "b.jpg: is empty"})
+    first = "1 photo could not be read and was left out:\n  b.jpg: is empty\n"
+    assert capsys.readouterr().err == first
+    report_skipped({Path("b.jpg"): "b.jpg: is empty", Path("a.jpg"): "no picture"})
+    second = "2 photos could not be read and were left out:\n  a.jpg: no picture\n"
+    assert capsys.readouterr().err == second + "  b.jpg: is empty\n"
