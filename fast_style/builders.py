@@ -36,6 +36,7 @@ _FREE_KEYS = frozenset(
         "style_image",
         "dataset",
         "learning_rate",
+        "precision",
         "loss_model_file",
         "val_dataset",
         "patience_checkpoints",

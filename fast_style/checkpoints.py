@@ -182,6 +182,35 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return numbered[-1][1] if steps is not None and steps < numbered[-1][0] else done
 
 
+def read_newest_checkpoint(
+    folder: Path,
+) -> tuple[Path, dict[str, np.ndarray], dict[str, Any], list[str]] | None:
+    """Reads the newest checkpoint that is whole.
+
+    Returns:
+      Its prefix, tensors and description, and one sentence for each newer one that is damaged; none
+      if the folder has no checkpoint.
+
+    Raises:
+      ModelError: If all are damaged.
+    """
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return None
+    numbered = [path for _, path in reversed(_numbered_checkpoints(folder))]
+    damaged: list[str] = []
+    for prefix in dict.fromkeys([newest, *numbered]):
+        try:
+            tensors, run = read_checkpoint(prefix)
+        except ModelError:
+            damaged.append(f"{prefix.name} is damaged")
+        else:
+            return prefix, tensors, run, damaged
+    raise ModelError(
+        f"{folder}: {', '.join(damaged)}, and there is no other; start over with --fresh"
+    )
+
+
 def _numbered_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Complete checkpoints by ascending step; V1 ones are a file without a suffix."""
     found = []

@@ -146,6 +146,9 @@ def _train(options: argparse.Namespace) -> int:
             f"nothing left to do: {folder} has {result.steps} steps; raise steps (or epoch) to go "
             "on, or start over with --fresh"
         )
+    if result.interrupted and not result.steps:
+        print("stopped before the first step; there is nothing to save")
+        return INTERRUPTED
     if result.interrupted:
         print(f"stopped after step {result.steps} and saved; the same command goes on from there")
     print(f"model:    {result.model}")

@@ -198,7 +198,7 @@ def _check_output(path: Path, sources: Set[Path]) -> None:
     name = printable(path)
     if path.suffix.lower() not in _OUTPUT_FORMATS:
         raise ImageError(
-            f"{name}: cannot tell the picture format from {path.suffix or 'no ending'!r}; "
+            f"{name}: pictures are not written as {path.suffix or 'a name without an ending'}; "
             f"end the name in one of {', '.join(OUTPUT_SUFFIXES)}"
         )
     if os.path.isdir(path):  # Unlike Path's, not upset by a name too long.

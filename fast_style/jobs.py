@@ -54,6 +54,7 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
       FastStyleError: If a folder has no pictures, two results have one name, or a result would
         replace a source or could not be written.
     """
+    sources = list(dict.fromkeys(sources))
     found: list[tuple[Path, Path]] = []  # (picture, its place relative to the output folder)
     for source in map(Path, sources):
         if source.is_dir():
@@ -63,8 +64,13 @@ def plan_pictures(sources: Sequence[str], output: str | None, style: str) -> lis
         else:
             found.append((source, Path(source.name)))
     single_file = output is not None and _names_a_file(output, sources)
+    if output is not None and not single_file and _looks_like_a_picture(output):
+        raise FastStyleError(
+            f"{printable(output)}: names a picture, but there are {len(found)} to write; "
+            "name a folder"
+        )
     jobs = []
-    for path, place in found:
+    for path, place in dict.fromkeys(found):
         if single_file:
             assert output is not None
             target = Path(output)
@@ -82,6 +88,11 @@ def _names_a_file(output: str, sources: Sequence[str]) -> bool:
         return False
     a_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
     return not a_folder and bool(Path(output).suffix)
+
+
+def _looks_like_a_picture(output: str) -> bool:
+    place = Path(output)
+    return place.suffix.lower() in OUTPUT_SUFFIXES and not place.is_dir() and output[-1] != "/"
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:

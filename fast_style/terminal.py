@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -20,7 +22,9 @@ from fast_style.errors import FastStyleError
 INTERRUPTED = 130
 """Exit code of what a person stopped: 128 + SIGINT, as shells report it."""
 
-_BAR = "{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} {postfix[0]} {remaining} left"
+_WIDE_BAR = "{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} {postfix[0]}"
+_NARROW_BAR = "{n_fmt}/{total_fmt} {postfix[0]}"  # Text says more than a bar in 80 columns.
+_WIDE = 100  # columns
 
 
 def import_tensorflow() -> None:
@@ -157,12 +161,14 @@ class Progress:
         self._done = start * parts  # Steps, as all below.
         self._timed_from: tuple[int, float] | None = None
         self._bar: Any = None
-        if sys.stderr.isatty():
+        columns = shutil.get_terminal_size((0, 0)).columns
+        # Some terminals do not know their size; a bar in no columns would be nothing at all.
+        if sys.stderr.isatty() and columns > 0:
             self._bar = tqdm(
                 total=total * parts,
                 initial=self._done,
                 dynamic_ncols=True,
-                bar_format=_BAR,
+                bar_format=_WIDE_BAR if columns >= _WIDE else _NARROW_BAR,
                 # A list, for the `postfix[0]` of the format.
                 postfix=["tracing the graph"],  # pyright: ignore[reportArgumentType]
             )
@@ -178,13 +184,13 @@ class Progress:
     def describe(self, text: str) -> None:
         """Puts text beside the bar; elsewhere does nothing."""
         if self._bar is not None:
-            self._bar.postfix[0] = text
+            self._bar.postfix[0] = _shortened(text)
             self._bar.refresh()
 
     def tell(self, text: str) -> None:
         """Reports the work done so far: beside the bar, or as a line."""
         if self._bar is not None:
-            self.describe(text)
+            self.describe(text + self._time_left())
             return
         count = f"{self._unit} {self._done // self._parts}/{self._total}"
         print(f"{count}  {text}{self._time_left()}", file=self._lines, flush=True)
@@ -207,6 +213,17 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     for label, value in facts:
         print(f"{label + ':':<14} {value}")
     sys.stdout.flush()
+
+
+def _shortened(text: str) -> str:
+    """Makes a report fit beside a bar: 1,234,567 becomes 1.23M, and gaps close."""
+
+    def short(match: re.Match[str]) -> str:
+        value = float(match[0].replace(",", ""))
+        return f"{value / 1e6:.3g}M" if value >= 999_500 else f"{value / 1e3:.3g}k"
+
+    text = re.sub(r"\d{1,3}(,\d{3})+", short, text)
+    return re.sub(r" +", " ", text).replace("images/s", "img/s")
 
 
 def loss_number(value: float) -> str:

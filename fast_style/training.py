@@ -34,8 +34,8 @@ from fast_style.checkpoints import (
     MODEL_FILE,
     Model,
     checkpoint_path,
-    newest_checkpoint,
     read_checkpoint,
+    read_newest_checkpoint,
     remove_partial_files,
     save_checkpoint,
     save_model,
@@ -280,11 +280,12 @@ def train(
     description = describe_run(config, precision, network, len(photos))
     notes: list[str] = []
 
-    checkpoint = None if fresh else newest_checkpoint(folder)
-    if checkpoint is None:
+    found = None if fresh else read_newest_checkpoint(folder)
+    if found is None:
         state = TrainState(initial_weights(config))
     else:
-        tensors, earlier = read_checkpoint(checkpoint)
+        checkpoint, tensors, earlier, damaged = found
+        notes += [f"{error}: going on from {checkpoint.name}" for error in damaged]
         notes += check_resumable(config, description, earlier, checkpoint)
         styles = len(config.style_specs)
         state = TrainState(init_weights(config.arch, width=config.width, styles=styles))
@@ -401,7 +402,7 @@ def _loop(run: _Run, start_step: int, steps: int, observer: TrainObserver) -> Tr
             interrupted = True
             # It may have come between the update and our count of it.
             step = int(run.state.step.numpy())
-    if saved != step or not (config.run_folder / MODEL_FILE).is_file():
+    if step and (saved != step or not (config.run_folder / MODEL_FILE).is_file()):
         # Whoever interrupts wants to get away: what is learned is kept, and scored another time.
         _save(run, step, observer, validate=False)
     if run.converged:
@@ -433,9 +434,9 @@ def _check_finite(losses: Mapping[str, tf.Tensor], step: int) -> None:
         return
     broken = [tag for tag, value in _values(losses).items() if not np.isfinite(value)]
     raise FastStyleError(
-        f"step {step}: {', '.join(broken)} is not a finite number, so training stopped; the "
-        "last checkpoint is from before it. Lower learning_rate, or set precision: float32, and "
-        "start again to resume"
+        f"step {step}: not a finite number: {', '.join(broken)}; training stopped and nothing of "
+        "it was saved. Lower learning_rate, or set precision: float32; the same command goes on "
+        "from the last checkpoint, if there is one"
     )
 
 
@@ -544,7 +545,9 @@ def _write_targets(config: RunConfig, pictures: list[np.ndarray]) -> tuple[Path,
     """Writes each style picture as the loss network sees it."""
     paths = []
     for style, picture in zip(config.style_specs, pictures, strict=True):
-        path = GENERATED_FOLDER / f"target_style_{style.name}.jpg"
+        # Styles of one net share its name, so that two such nets do not share pictures.
+        name = style.name if config.styles is None else f"{config.naming}_{style.name}"
+        path = GENERATED_FOLDER / f"target_style_{name}.jpg"
         write_image(path, picture)
         paths.append(path)
     return tuple(paths)

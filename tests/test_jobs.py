@@ -108,7 +108,6 @@ def test_several_pictures_go_into_a_folder_whatever_its_name() -> None:
         (["x/a.jpg", "y/a.jpg"], "both x/a.jpg and y/a.jpg"),
         (["a.gif", "a.jpg"], "both a.gif and a.jpg"),
         (["a.jpg", "./b/../a.jpg"], "both a.jpg and b/../a.jpg"),
-        (["photos", "photos/a.jpg"], "both photos/a.jpg and photos/a.jpg"),
     ],
 )
 def test_two_results_of_one_name_are_refused(sources: list[str], named: str) -> None:
@@ -135,7 +134,7 @@ def test_a_result_never_replaces_another_source() -> None:
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        ("styled.xyz", "styled.xyz: cannot tell the picture format from '.xyz'; end the name in"),
+        ("styled.xyz", "styled.xyz: pictures are not written as .xyz; end the name in"),
         ("photo.jpg/a.png", "photo.jpg: cannot write to this folder .*is not a folder"),
         ("full", "full/photo_candy.jpg: this is a folder; name a file in it"),
     ],
@@ -191,7 +190,7 @@ def test_a_turned_photo_comes_out_upright(stylizer: Stylizer) -> None:
     [
         ("missing.jpg", "out/a.jpg", "missing.jpg"),
         ("text.jpg", "out/a.jpg", "text.jpg"),
-        ("photo.png", "out/a.xyz", "a.xyz: cannot tell the picture format"),
+        ("photo.png", "out/a.xyz", "a.xyz: pictures are not written as"),
         ("photo.png", "text.jpg/a.png", "text.jpg: cannot write to this folder"),
     ],
 )
@@ -211,3 +210,15 @@ def test_a_failure_is_told_and_writes_nothing(
     if source != "photo.png":
         assert isinstance(caught.value, ImageError)
     assert sorted(path.name for path in here.iterdir()) == ["photo.png", "text.jpg"]
+
+
+@pytest.mark.parametrize("sources", [["photos/a.jpg"] * 2, ["photos", "photos/a.jpg"]])
+def test_a_picture_given_twice_is_done_once(sources: list[str]) -> None:
+    touch("photos/a.jpg")
+    assert plan(*sources) == {"photos/a.jpg": "generated/a_candy.jpg"}
+
+
+def test_several_pictures_do_not_go_into_a_name_of_one() -> None:
+    touch("a.jpg", "b.jpg")
+    with pytest.raises(FastStyleError, match="one.png: names a picture, but there are 2 to write"):
+        plan("a.jpg", "b.jpg", output="one.png")

@@ -589,8 +589,8 @@ def no_work(*_args: Any, **_kwargs: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("out.pcx", "cannot tell the picture format from '.pcx'; end the name in one of .jpg"),
-        ("out", "cannot tell the picture format from 'no ending'"),
+        ("out.pcx", "pictures are not written as .pcx; end the name in one of .jpg"),
+        ("out", "pictures are not written as a name without an ending"),
         ("file.txt/out.png", "cannot write to this folder .*file.txt is not a folder"),
         ("folder.png", "this is a folder; name a file in it"),
     ],
@@ -828,7 +828,7 @@ def test_preview_reports_wrong_values_of_a_grid_before_any_work(
     arguments = ("-c", world.config_file(tmp_path), "--photo", photo_of(world))
     with pytest.raises(ConfigError, match="style_weight: expected a number of at least 0, got 'x'"):
         command("preview", *arguments, "--grid", "style_weight=1,x")
-    with pytest.raises(FastStyleError, match="cannot tell the picture format"):
+    with pytest.raises(FastStyleError, match="pictures are not written as"):
         command("preview", *arguments, "-o", tmp_path / "out.xyz")
     with pytest.raises(ImageError, match="nowhere.jpg: no such picture"):
         command("preview", *arguments[:2], "--photo", tmp_path / "nowhere.jpg")

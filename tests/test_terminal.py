@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_a_terminal_gets_a_bar_of_steps_instead(
     monkeypatch.setenv("COLUMNS", "120")
     progress = Progress(3, "curve", start=1, parts=4)
     progress.describe("of a.jpg")
+    progress.move(5)
     progress.move(7)
     progress.tell("a.jpg is done")
     progress.close()
@@ -72,6 +74,32 @@ def test_a_terminal_gets_a_bar_of_steps_instead(
     assert "4/12 tracing the graph" in first
     assert "4/12 of a.jpg" in middle
     assert "58%" in last and "7/12 a.jpg is done" in last and last.rstrip().endswith("left")
+
+
+def test_a_report_fits_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    progress = Progress(41391)
+    for step in (9999, 10000):
+        clock[0] += 0.5
+        progress.move(step)
+    progress.tell("content 97,867  style 11,309,220  tv 0  total 11,407,087  8.12 images/s")
+    progress.close()
+    last = [part for part in capsys.readouterr().err.split("\r") if part.strip()][-1].rstrip()
+    assert last == ("10000/41391 content 97.9k style 11.3M tv 0 total 11.4M 8.12 img/s 4h 21m left")
+
+
+def test_a_terminal_without_a_size_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda fallback: os.terminal_size((0, 0)))
+    progress = Progress(3)
+    progress.move(1)
+    progress.tell("total 5")
+    assert capsys.readouterr() == ("step 1/3  total 5\n", "")
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "many", ""])

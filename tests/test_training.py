@@ -306,6 +306,21 @@ def test_resuming_with_another_picture_of_the_same_name_is_refused(
         run_tiny(world, tmp_path, **settings)
 
 
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_used(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    run_tiny(world, tmp_path, steps=2, checkpoint_every_steps=1)
+    data = tmp_path / "models" / "tiny" / "fast-style-model.ckpt-2.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+    result, recorder = run_tiny(world, tmp_path, steps=2, checkpoint_every_steps=1)
+    assert recorder.header is not None
+    assert (recorder.header.start_step, result.steps) == (1, 2)
+    assert recorder.header.notes == (
+        "fast-style-model.ckpt-2 is damaged: going on from fast-style-model.ckpt-1",
+    )
+    assert checkpoint(tmp_path, 2)["global_step"] == 2  # Written anew.
+
+
 def test_weights_that_have_diverged_replace_no_checkpoint(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,14 +491,16 @@ def test_fresh_starts_over_and_renames_the_old_run(
     assert recorder.header.notes == (f"the run that was in {folder}/models/tiny is now in {aside}",)
 
 
-def test_a_damaged_checkpoint_is_refused_and_left_alone(
+def test_damaged_checkpoints_without_a_whole_one_are_refused_and_left_alone(
     world: tiny.World, whole: Any, tmp_path: Path
 ) -> None:
     folder = copy_of(whole, tmp_path)
-    data = folder / "models" / "tiny" / "fast-style-model.ckpt-4.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:1000])
+    for data in (folder / "models" / "tiny").glob("*.data-*"):
+        data.write_bytes(data.read_bytes()[:1000])
     before = contents(folder)
-    with pytest.raises(ModelError, match=r"ckpt-4: cannot be read as a TensorFlow checkpoint"):
+    with pytest.raises(
+        ModelError, match=r"ckpt-4 is damaged, .*ckpt-2 is damaged, and there is no"
+    ):
         run_tiny(world, folder, steps=6)
     assert contents(folder) == before
 
@@ -563,8 +580,8 @@ def test_a_run_of_several_styles_makes_one_model_of_all(two_styles: Any) -> None
     assert scales.shape[0] == 2
     assert (np.abs(scales - 1.0).max(axis=1) > 0).all()  # Both styles were trained.
     assert recorder.header.targets == (
-        Path("generated/target_style_one.jpg"),
-        Path("generated/target_style_other.jpg"),
+        Path("generated/target_style_tiny_one.jpg"),
+        Path("generated/target_style_tiny_other.jpg"),
     )
     assert all((folder / target).is_file() for target in recorder.header.targets)
     preview = read_image(folder / "models" / "tiny" / "preview.jpg")
@@ -675,7 +692,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(
     before = contents(folder / "models")
     with pytest.raises(
         FastStyleError,
-        match=r"^step 5: losses/style_loss, total_loss(, gradient_norm)? is not a finite number",
+        match=r"^step 5: not a finite number: losses/style_loss, total_loss(, gradient_norm)?;",
     ) as caught:
         run_tiny(world, folder, steps=8)
     assert "Lower learning_rate" in str(caught.value)
