@@ -62,9 +62,19 @@ def test_slim2016_has_the_ancestors_weights() -> None:
     assert len(weights) == 16
     assert sum(value.size for value in weights.values()) == 1_674_432
     assert transform_net.weight_count("slim2016") == 1_674_432
-    kernel = weights["res3/residual/conv_1/weight"]
+    kernel = weights["res3/residual/conv/weight"]
     assert abs(kernel).max() <= 0.2  # truncated at two deviations of 0.1
     assert 0.085 < kernel.std() < 0.09  # whose deviation is 0.88 of the full normal's
+
+
+def test_fresh_slim2016_keeps_the_photo_in_its_residual_sum() -> None:
+    weights = transform_net.init_weights("slim2016")
+    x = np.random.default_rng(0).random((1, 24, 24, 128))
+    kernels = [weights[f"res1/residual/{name}/weight"] for name in ("conv", "conv_1")]
+    branch = reference.reflect_convolve(
+        reference.relu(reference.reflect_convolve(x, kernels[0])), kernels[1]
+    )
+    assert 0.1 < branch.std() / x.std() < 1.5
 
 
 @pytest.mark.parametrize("arch", transform_net.ARCHITECTURES)
