@@ -19,7 +19,6 @@ from fast_style.errors import ConfigError, DataError, ImageError
 from fast_style.fetch import ASSETS
 from fast_style.images import cover_crop, fit_long_side, read_image, read_opaque
 from fast_style.loss_net import LossNetwork, build_loss_network
-from fast_style.loss_weights import weights_sha256
 from fast_style.objective import Objective, style_grams
 from fast_style.provenance import file_sha256, git_commit, package_versions
 from fast_style.transform_net import init_weights
@@ -172,7 +171,7 @@ def describe_run(
         "config": config.to_dict(),
         "style_names": [style.name for style in config.style_specs],
         "style_sha256": [file_sha256(Path(style.image)) for style in config.style_specs],
-        "loss_model_sha256": weights_sha256(network.weights_file),
+        "loss_model_sha256": network.sha256,
         "photos": photos,
         "precision": precision,
         "versions": package_versions(),

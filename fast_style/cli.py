@@ -30,6 +30,7 @@ from fast_style.images import printable
 from fast_style.terminal import (
     INTERRUPTED,
     Progress,
+    dry_run_argument,
     duration,
     import_tensorflow,
     loss_number,
@@ -103,9 +104,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start over; a run that is already there is renamed, not deleted",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved configuration and stop"
-    )
+    dry_run_argument(parser)
 
 
 def _train(options: argparse.Namespace) -> int:

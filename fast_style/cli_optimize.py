@@ -16,6 +16,7 @@ from fast_style.jobs import GENERATED_FOLDER
 from fast_style.terminal import (
     INTERRUPTED,
     Progress,
+    dry_run_argument,
     duration,
     import_tensorflow,
     loss_number,
@@ -58,9 +59,7 @@ def add_optimize_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where the result goes (default: generated/CONTENT_STYLE.png)",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved configuration and stop"
-    )
+    dry_run_argument(parser)
 
 
 def run_optimize(options: argparse.Namespace) -> int:

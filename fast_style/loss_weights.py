@@ -17,7 +17,6 @@ instead of falling is still in Caffe's BGR order and is flipped.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ import numpy as np
 
 from fast_style.errors import WeightsError
 from fast_style.loss_models import vgg_convolutions
+from fast_style.provenance import file_sha256
 
 # Tried in this order beside a weights file that does not exist.
 KNOWN_SUFFIXES = (".ckpt", ".h5", ".safetensors", ".npz", ".mat")
@@ -150,15 +150,10 @@ def weights_sha256(path: str | Path) -> str:
     file = Path(path)
     index = _index_file(file)
     parts = [file] if file.is_file() else [index, *sorted(file.parent.glob(f"{file.name}.data-*"))]
-    digest = hashlib.sha256()
     try:
-        for part in parts:
-            with part.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+        return file_sha256(*parts)
     except OSError as error:
         raise _unreadable(file, error) from error
-    return digest.hexdigest()
 
 
 def _reader(file: Path) -> Callable[[Path, str], Mapping[str, Callable[[], Any]]]:

@@ -11,12 +11,13 @@ _PACKAGES = ("fast-style", "tensorflow", "tensorflow-cpu", "tf-slim", "keras", "
 _CHUNK_BYTES = 1 << 20
 
 
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+def file_sha256(*paths: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, or of several files' one after another, in hex."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -109,6 +109,13 @@ def overrides_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def dry_run_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares --dry-run."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and stop"
+    )
+
+
 def precision_argument(
     parser: argparse.ArgumentParser, *, default: str = "auto", why: str = "what suits this machine"
 ) -> None:
