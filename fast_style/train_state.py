@@ -13,7 +13,7 @@ from fast_style import objective as tags
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.errors import ModelError
 from fast_style.objective import Objective
-from fast_style.transform_net import transform
+from fast_style.transform_net import architecture, transform
 
 # Adam as in Kingma & Ba (2015) with TensorFlow's defaults of 2016.
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -64,9 +64,13 @@ class TrainState(tf.Module):
             value.assign(tensors[name])
 
     def apply_adam(
-        self, gradients: Mapping[str, tf.Tensor], learning_rate: float
+        self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, float]
     ) -> list[tf.Operation]:
         """Updates weights and moments, and counts the step; for use inside a graph.
+
+        Args:
+          gradients: {weight name: gradient}.
+          learning_rates: {weight name: learning rate}.
 
         Returns:
           The operations that do it.
@@ -80,7 +84,7 @@ class TrainState(tf.Module):
                 v=self.second[name].handle,
                 beta1_power=beta_1_power,
                 beta2_power=beta_2_power,
-                lr=learning_rate,
+                lr=learning_rates[name],
                 beta1=_BETA_1,
                 beta2=_BETA_2,
                 epsilon=_EPSILON,
@@ -106,6 +110,8 @@ def make_train_step(
     A step whose loss or gradient is not finite changes nothing; its losses tell.
     """
     styles = len(objective.style_weights)
+    factor = architecture(arch).learning_rate
+    rates = {name: learning_rate * factor(name) for name in state.weights}
 
     @tf.function(
         input_signature=[
@@ -123,7 +129,7 @@ def make_train_step(
         norm = tf.linalg.global_norm(list(gradients.values()))
 
         def update() -> tf.Operation:
-            with tf.control_dependencies(state.apply_adam(gradients, learning_rate)):
+            with tf.control_dependencies(state.apply_adam(gradients, rates)):
                 return tf.no_op()
 
         finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
