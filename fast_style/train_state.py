@@ -63,6 +63,17 @@ class TrainState(tf.Module):
         for name, value in mine.items():
             value.assign(tensors[name])
 
+    def restart(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Takes over weights, and forgets the moments."""
+        for name, value in self.weights.items():
+            value.assign(weights[name])
+            self.first[name].assign(tf.zeros_like(value))
+            self.second[name].assign(tf.zeros_like(value))
+
+    def is_finite(self) -> bool:
+        """Whether every weight and moment is a finite number."""
+        return all(np.isfinite(value.numpy()).all() for value in self.tensors().values())
+
     def apply_adam(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: float
     ) -> list[tf.Operation]:
@@ -99,11 +110,15 @@ def make_train_step(
     learning_rate: float,
     batch_size: int,
     image_size: int,
+    gradient_clip: float | None = None,
 ) -> Any:
-    """Returns the compiled step: (photos, style weights) -> (losses, styled pictures).
+    """Returns the compiled step: (photos, style weights) -> (losses, styled pictures, gradients).
 
     Photos are [batch_size, image_size, image_size, 3] uint8, style weights [batch_size, S] float32.
-    A step whose loss or gradient is not finite changes nothing; its losses tell.
+    Of the gradients it returns half the squared norm for each weight, [W] in the order of
+    `state.weights`. A step whose loss or gradient is not finite is counted and changes nothing
+    else; its losses tell. With `gradient_clip` the gradient is shortened to that norm where it is
+    longer (Pascanu et al., 2013, algorithm 1); the norm reported is that before.
     """
     styles = len(objective.style_weights)
 
@@ -120,15 +135,24 @@ def make_train_step(
             styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
             losses = objective.score(styled, photos, style_weights)
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
-        norm = tf.linalg.global_norm(list(gradients.values()))
+        halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
+        norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
 
         def update() -> tf.Operation:
-            with tf.control_dependencies(state.apply_adam(gradients, learning_rate)):
+            applied = gradients
+            if gradient_clip is not None:
+                scale = gradient_clip / tf.maximum(norm, gradient_clip)
+                applied = {name: scale * gradient for name, gradient in gradients.items()}
+            with tf.control_dependencies(state.apply_adam(applied, learning_rate)):
+                return tf.no_op()
+
+        def skip() -> tf.Operation:
+            with tf.control_dependencies([state.step.assign_add(1)]):
                 return tf.no_op()
 
         finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
-        tf.cond(finite, update, tf.no_op)
-        return {**losses, tags.GRADIENT_NORM: norm}, styled
+        tf.cond(finite, update, skip)
+        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves
 
     return train_step
 
