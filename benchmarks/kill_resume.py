@@ -45,13 +45,12 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def is_writing(folder: Path) -> bool:
-    """Whether a temporary file is in the run's folder now."""
-    run = folder / "models" / "tiny"
+def temporaries(folder: Path) -> set[str]:
+    """The temporary files in the run's folder now."""
     try:
-        return any(".partial" in name for name in os.listdir(run))
+        return {name for name in os.listdir(folder / "models" / "tiny") if ".partial" in name}
     except OSError:
-        return False
+        return set()
 
 
 def kill_when(process: subprocess.Popen[str], due: Callable[[], bool], pause: float) -> bool:
@@ -64,6 +63,7 @@ def kill_when(process: subprocess.Popen[str], due: Callable[[], bool], pause: fl
             return True
         if time.monotonic() - began > _LONGEST:
             process.kill()
+            process.wait()
             raise SystemExit("a run hangs")
         time.sleep(pause)
     return False
@@ -93,21 +93,29 @@ def run_with_kills(folder: Path, kills: int, seed: int, show: Callable[[str], No
     rng = random.Random(seed)
     in_writes = 0
     for number in range(1, kills + 1):
+        begun, leftover = steps_saved(folder), temporaries(folder)
         process = start(folder)
-        begun = steps_saved(folder)
         if number % 2:
             # Of the first seconds nothing is at stake: that is the import of TensorFlow.
-            moment = time.monotonic() + rng.uniform(2.0, 9.0)
+            moment = time.monotonic() + rng.uniform(2.0, 20.0)
             killed = kill_when(process, lambda at=moment: time.monotonic() >= at, 0.005)
         else:
-            writes = [rng.randrange(1, 4)]
+            # The file of the model, of the checkpoint, of the preview and of the record come by
+            # turns: let some pass, seen in so many looks.
+            looks = [rng.choice((1, 2, 5, 20, 60))]
+            after = begun + rng.choice((1, 1, 11))  # First let it get somewhere.
 
-            def due(writes: list[int] = writes) -> bool:
-                writes[0] -= is_writing(folder)
-                return writes[0] <= 0
+            def due(
+                looks: list[int] = looks, leftover: set[str] = leftover, after: int = after
+            ) -> bool:
+                newest = newest_checkpoint(folder / "models" / "tiny")
+                if newest is None or int(newest.name.rpartition("-")[2]) < after:
+                    return False
+                looks[0] -= bool(temporaries(folder) - leftover)
+                return looks[0] <= 0
 
             killed = kill_when(process, due, 0.0)
-        writing = is_writing(folder)
+        writing = bool(temporaries(folder) - leftover)
         in_writes += writing
         if not killed:
             output = process.communicate()[0]
@@ -160,7 +168,7 @@ def compare(
             width=0.25,
             random_crop=True,
             random_flip=True,
-            checkpoint_every_steps=3,
+            checkpoint_every_steps=5,
             keep_checkpoints=2,
             summary_every_steps=1000,
             log_every_steps=1000,
@@ -181,7 +189,7 @@ def main() -> int:
     """Runs the comparison that the arguments ask for."""
     parser = argparse.ArgumentParser(description="Kill training, resume it, compare the weights.")
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     np.seterr(all="raise")
