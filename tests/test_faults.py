@@ -529,6 +529,24 @@ def test_leftovers_of_others_are_told_from_ours_by_their_stem(tmp_path: Path) ->
     assert names_in(tmp_path) == set(names[1:])
 
 
+# Two runs of one configuration
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_the_seed_decides_everything(world: tiny.World, tmp_path: Path) -> None:
+    styles = [
+        {"name": "one", "image": str(world.style), "weight": 100.0},
+        {"name": "other", "image": str(world.other_style), "weight": 50.0},
+    ]
+    settings: Any = {"styles": styles, "style_image": None, "style_weight": None, "steps": 3}
+    settings |= {"random_crop": True, "random_flip": True}
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        run_tiny(world, tmp_path / name, seed=seed, **settings)
+    one, same, other = (tensors_of(tmp_path / name, 3) for name in "abc")
+    assert_equal_tensors(one, same)
+    assert not np.array_equal(one["out/weight"], other["out/weight"])
+
+
 # What may change between two starts
 
 
