@@ -1,4 +1,4 @@
-"""The commands: their arguments and messages. Only cli*.py and terminal.py print.
+"""The commands: their arguments and messages. Only cli*.py, run_log.py and terminal.py print.
 
 TensorFlow is imported by the commands that need it, after their arguments were understood.
 """
