@@ -6,7 +6,8 @@ anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,33 +21,36 @@ from fast_style.fetch import ASSETS
 from fast_style.images import cover_crop, fit_long_side, read_image, read_opaque
 from fast_style.loss_net import LossNetwork, build_loss_network
 from fast_style.objective import Objective, style_grams
-from fast_style.provenance import file_sha256, git_commit, package_versions
+from fast_style.provenance import file_sha256, git_commit, names_sha256, package_versions
 from fast_style.transform_net import init_weights
 
 PREVIEW_SIZE = 512  # px, long side
 
-# Keys a run may be resumed with changed: they steer when and where, not what is learned. Files may
-# have moved; what they contain is compared by hash.
-_FREE_KEYS = frozenset(
-    {
-        "steps",
-        "epoch",
-        "model_path",
-        "style_image",
-        "dataset",
-        "learning_rate",
-        "precision",
-        "loss_model_file",
-        "val_dataset",
-        "patience_checkpoints",
-        "log_every_steps",
-        "summary_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "preview_image",
-        "init_from",
-    }
-)
+# Keys that a run may be resumed with changed, and what to know about those that change what is
+# learned from then on. All others decide what the weights so far were learned for.
+_FREE_KEYS = {
+    # When and where.
+    "steps": "",
+    "epoch": "",
+    "naming": "",
+    "model_path": "",
+    "val_dataset": "",
+    "patience_checkpoints": "",
+    "log_every_steps": "",
+    "summary_every_steps": "",
+    "checkpoint_every_steps": "",
+    "keep_checkpoints": "",
+    "preview_image": "",
+    # Files may have moved; what they contain is compared by hash.
+    "style_image": "",
+    "dataset": "",
+    "loss_model_file": "",
+    "init_from": "it counts only for a new run",
+    # How to learn, but not what.
+    "learning_rate": "it holds from here on, and Adam's moments are kept",
+    "gradient_clip": "it holds from here on",
+    "precision": "",
+}
 
 
 def load_style_pictures(config: RunConfig) -> list[np.ndarray]:
@@ -164,7 +168,7 @@ def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
 
 
 def describe_run(
-    config: RunConfig, precision: str, network: LossNetwork, photos: int
+    config: RunConfig, precision: str, network: LossNetwork, photos: Sequence[Path]
 ) -> dict[str, Any]:
     """Returns how a run is made, for the header of everything that it writes."""
     return {
@@ -172,7 +176,8 @@ def describe_run(
         "style_names": [style.name for style in config.style_specs],
         "style_sha256": [file_sha256(Path(style.image)) for style in config.style_specs],
         "loss_model_sha256": network.sha256,
-        "photos": photos,
+        "photos": len(photos),
+        "photo_names_sha256": names_sha256(photos, Path(config.dataset)),
         "precision": precision,
         "versions": package_versions(),
         "git_commit": git_commit(),
@@ -192,25 +197,30 @@ def check_resumable(
       checkpoint: Where it was read from.
 
     Returns:
-      Notes on changes that do not matter to what is learned.
+      Notes on changes that a run can go on with.
 
     Raises:
-      ConfigError: If something changed that does.
+      ConfigError: If something else changed: what the weights so far were learned for.
     """
-    if "config" not in before:
+    if not isinstance(before.get("config"), dict):
         return [f"{checkpoint.name} does not say how it was made; going on with this configuration"]
+    # A key that the run on disk does not know had no effect: its default.
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
     problems, notes = [], []
     for key, value in now["config"].items():
-        then = before["config"].get(key, value)
-        if then != value:
-            if key in _FREE_KEYS:
-                notes.append(f"{key} changed from {then!r} to {value!r}")
-            else:
-                problems.append(f"{key}: was {then!r}, now {value!r}")
+        then = before["config"].get(key, _plain(defaults[key]))
+        if then == value:
+            continue
+        if key in _FREE_KEYS:
+            advice = f" ({_FREE_KEYS[key]})" if _FREE_KEYS[key] else ""
+            notes.append(f"{key} changed from {then!r} to {value!r}{advice}")
+        else:
+            problems.append(f"{key}: was {then!r}, now {value!r}")
     for what, key in (
         ("the content of the style picture", "style_sha256"),
         ("the content of loss_model_file", "loss_model_sha256"),
         ("the number of photos in dataset", "photos"),
+        ("the names of the photos in dataset", "photo_names_sha256"),
     ):
         if before.get(key, now[key]) != now[key]:
             counts = f" from {before[key]} to {now[key]}" if key == "photos" else ""
@@ -218,13 +228,18 @@ def check_resumable(
     if problems:
         raise ConfigError(
             f"{config.run_folder}: cannot resume, the run there was made with other settings "
-            "(undo the change, choose another 'naming', or start over with --fresh)",
+            "(undo the change, choose another 'naming', or start over with --fresh, which keeps "
+            f"the old run; --fresh --set init_from={config.run_folder} starts from its weights)",
             problems,
         )
     then = before.get("precision", now["precision"])
     if then != now["precision"]:
         notes.append(f"precision was {then} so far and is {now['precision']} on this machine")
     return notes
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def preview_picture(config: RunConfig, photos: tuple[Path, ...]) -> np.ndarray:

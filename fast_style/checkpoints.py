@@ -28,7 +28,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from fast_style.errors import FastStyleError, ModelError
-from fast_style.files import atomic_path, fsync_path, make_folder, refusal
+from fast_style.files import atomic_path, fsync_path, make_folder, partial_paths, refusal
 from fast_style.transform_net import ARCHITECTURES, architecture
 
 CHECKPOINT_STEM = "fast-style-model.ckpt"
@@ -142,7 +142,8 @@ def save_checkpoint(
         ) from error
     finally:
         remove_partial_files(folder)
-    for number, old in _numbered_checkpoints(folder)[:-keep]:
+    until_now = [found for found in _numbered_checkpoints(folder) if found[0] <= step]
+    for number, old in until_now[:-keep]:
         if number == spare:
             continue
         for suffix in (".index", _DATA_SUFFIX):
@@ -151,14 +152,23 @@ def save_checkpoint(
     return target
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Removes what an interrupted write of a checkpoint left behind."""
-    without_index = [
-        data
-        for data in folder.glob(f"{CHECKPOINT_STEM}-*{_DATA_SUFFIX}")
-        if not data.with_name(data.name.removesuffix(_DATA_SUFFIX) + ".index").exists()
-    ]
-    for leftover in (*folder.glob(f"{_PARTIAL}*"), *without_index):
+def remove_partial_files(folder: Path, stems: Iterable[str] | None = None) -> None:
+    """Removes what interrupted writes left behind.
+
+    Args:
+      folder: Where; a run's own folder, which nobody else writes to.
+      stems: In a folder that is shared, the files that are ours; none removes all there are.
+    """
+    if stems is None:
+        without_index = [
+            data
+            for data in folder.glob(f"{CHECKPOINT_STEM}-*{_DATA_SUFFIX}")
+            if not data.with_name(data.name.removesuffix(_DATA_SUFFIX) + ".index").exists()
+        ]
+        leftovers = [*folder.glob(f"{_PARTIAL}*"), *without_index, *partial_paths(folder)]
+    else:
+        leftovers = [path for stem in stems for path in partial_paths(folder, stem)]
+    for leftover in leftovers:
         with contextlib.suppress(OSError):
             leftover.unlink()
 
@@ -184,12 +194,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def read_newest_checkpoint(
     folder: Path,
-) -> tuple[Path, dict[str, np.ndarray], dict[str, Any], list[str]] | None:
-    """Reads the newest checkpoint that is whole.
+) -> tuple[Path, dict[str, np.ndarray], dict[str, Any], list[Path]] | None:
+    """Reads the newest checkpoint that is whole and holds finite numbers alone.
 
     Returns:
-      Its prefix, tensors and description, and one sentence for each newer one that is damaged; none
-      if the folder has no checkpoint.
+      Its prefix, tensors and description, and the prefixes of newer ones that are damaged; none if
+      the folder has no checkpoint.
 
     Raises:
       ModelError: If all are damaged.
@@ -198,17 +208,25 @@ def read_newest_checkpoint(
     if newest is None:
         return None
     numbered = [path for _, path in reversed(_numbered_checkpoints(folder))]
-    damaged: list[str] = []
+    damaged: list[Path] = []
     for prefix in dict.fromkeys([newest, *numbered]):
         try:
             tensors, run = read_checkpoint(prefix)
         except ModelError:
-            damaged.append(f"{prefix.name} is damaged")
-        else:
+            damaged.append(prefix)
+            continue
+        if all(_is_finite(value) for value in tensors.values()):
             return prefix, tensors, run, damaged
-    raise ModelError(
-        f"{folder}: {', '.join(damaged)}, and there is no other; start over with --fresh"
-    )
+        damaged.append(prefix)
+    names = ", ".join(f"{prefix.name} is damaged" for prefix in damaged)
+    raise ModelError(f"{folder}: {names}, and there is no other; start over with --fresh")
+
+
+def put_out_of_the_way(prefix: Path) -> None:
+    """Renames a damaged checkpoint, so that nobody takes it for the newest; best effort."""
+    for suffix in (".index", _DATA_SUFFIX, ""):
+        with contextlib.suppress(OSError):
+            os.replace(f"{prefix}{suffix}", prefix.with_name(f"damaged-{prefix.name}{suffix}"))
 
 
 def _numbered_checkpoints(folder: Path) -> list[tuple[int, Path]]:

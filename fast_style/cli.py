@@ -1,4 +1,4 @@
-"""The commands: their arguments and messages. Only cli*.py and terminal.py print.
+"""The commands: their arguments and messages. Only cli*.py, run_log.py and terminal.py print.
 
 TensorFlow is imported by the commands that need it, after their arguments were understood.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import shlex
 import sys
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,27 +24,21 @@ from fast_style.cli_optimize import (
     run_preview,
 )
 from fast_style.cli_quality import add_quality_arguments, run_quality
+from fast_style.cli_train import add_train_arguments, run_train
 from fast_style.errors import FastStyleError
 from fast_style.images import printable
+from fast_style.run_log import log_messages, report_error
 from fast_style.terminal import (
     INTERRUPTED,
-    Progress,
-    dry_run_argument,
-    duration,
     import_tensorflow,
-    loss_number,
     numbers,
-    overrides_argument,
     precision_argument,
-    print_facts,
-    report_skipped,
     say,
-    terms_line,
+    turn_away,
 )
 
 if TYPE_CHECKING:
     from fast_style.checkpoints import Model
-    from fast_style.training import RunHeader, StepReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,139 +66,24 @@ def script(command: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        code = _COMMANDS[options.command][2](options)
+        as_json = getattr(options, "log_json", False)  # `train` alone has it.
+        with log_messages(as_json=as_json):
+            try:
+                code = _COMMANDS[options.command][2](options)
+            except FastStyleError as error:
+                report_error(error, as_json=as_json)
+                return error.exit_code
         sys.stdout.flush()
         return code
-    except FastStyleError as error:
-        say(f"error: {error}")
-        return error.exit_code
     except KeyboardInterrupt as stop:
         say(str(stop) or "stopped")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output (`| head`) has gone; that is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        turn_away(sys.stdout)
         return 0
-
-
-# --- train ---------------------------------------------------------------------------------------
-
-
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c", "--conf", required=True, metavar="FILE", help="the run, such as conf/candy.yml"
-    )
-    overrides_argument(parser)
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start over; a run that is already there is renamed, not deleted",
-    )
-    dry_run_argument(parser)
-
-
-def _train(options: argparse.Namespace) -> int:
-    from fast_style.config import config_to_yaml, load_config
-
-    config = load_config(options.conf, options.overrides)
-    if options.dry_run:
-        print(config_to_yaml(config), end="")
-        return 0
-    print(config_to_yaml(config))
-    import_tensorflow()
-    from fast_style import objective as tags
-    from fast_style.training import train
-
-    with contextlib.closing(_terminal()) as observer:
-        result = train(config, fresh=options.fresh, observer=observer)
-    report_skipped(result.skipped)
-    folder = result.model.parent
-    if result.first:
-        first, last = result.first[tags.TOTAL], result.last[tags.TOTAL]
-        print(
-            f"total loss {loss_number(first)} at the first step, {loss_number(last)} over the last "
-            f"ones ({first / max(last, 1e-9):.1f}x less), in {duration(result.seconds)}"
-        )
-    ended = (
-        f"ended at step {result.steps}: the held-out loss has not improved for "
-        f"{config.patience_checkpoints} checkpoints"
-    )
-    if result.converged and result.first:
-        print(ended)
-    elif result.converged:
-        print(
-            f"nothing left to do: {folder} {ended}; raise patience_checkpoints or remove it to go "
-            "on, or start over with --fresh"
-        )
-    elif not result.first and not result.interrupted:
-        print(
-            f"nothing left to do: {folder} has {result.steps} steps; raise steps (or epoch) to go "
-            "on, or start over with --fresh"
-        )
-    if result.interrupted and not result.steps:
-        print("stopped before the first step; there is nothing to save")
-        return INTERRUPTED
-    if result.interrupted:
-        print(f"stopped after step {result.steps} and saved; the same command goes on from there")
-    print(f"model:    {result.model}")
-    print(f"preview:  {folder / 'preview.jpg'}")
-    print(f"stylize:  python eval.py --model {folder} --image photo.jpg")
-    print(f"charts:   tensorboard --logdir {folder}")
-    return INTERRUPTED if result.interrupted else 0
-
-
-def _terminal() -> Any:
-    """Shows a run: what it is, and its progress."""
-    from fast_style import objective as tags
-    from fast_style.training import TrainObserver
-
-    class Terminal(TrainObserver):
-        progress: Progress | None = None
-
-        def on_start(self, header: RunHeader) -> None:
-            print_facts(_header_lines(header))
-            for note in header.notes:
-                print(f"note: {note}")
-            sys.stdout.flush()
-            self.progress = Progress(header.steps, start=header.start_step)
-
-        def on_step(self, step: int) -> None:
-            assert self.progress is not None
-            self.progress.move(step)
-
-        def on_log(self, report: StepReport) -> None:
-            assert self.progress is not None
-            rate = f"{report.images_per_second:.2f}" if report.images_per_second else "-"
-            self.progress.tell(f"{terms_line(report.losses)}  {rate} images/s")
-
-        def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
-            held_out = ""
-            if validation:
-                held_out = f", held-out total {loss_number(validation[tags.TOTAL])}"
-            tqdm.write(f"saved {path}{held_out}")
-
-        def close(self) -> None:
-            if self.progress is not None:
-                self.progress.close()
-
-    return Terminal()
-
-
-def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
-    resumed = f", {header.start_step:,} done before" if header.start_step else ""
-    return [
-        ("device", header.device),
-        ("precision", header.precision),
-        ("loss network", f"{header.loss_model}, {header.loss_model_file}"),
-        ("photos", f"{header.photos:,}"),
-        ("steps", f"{header.steps:,}{resumed}"),
-        ("transform net", f"{header.arch}, {header.weights:,} weights"),
-        ("run", str(header.folder)),
-        ("style seen as", ", ".join(map(str, header.targets))),
-    ]
 
 
 # --- eval ----------------------------------------------------------------------------------------
@@ -379,7 +257,11 @@ def _transfer_bar(name: str) -> Iterator[Any]:
 
 
 _COMMANDS = {
-    "train": ("Train a transform net as a YAML file describes.", _train_arguments, _train),
+    "train": (
+        "Train a transform net as a YAML file describes.",
+        add_train_arguments,
+        run_train,
+    ),
     "eval": ("Stylize pictures with a trained model.", _eval_arguments, _eval),
     "export": ("Write a trained model as a SavedModel.", _export_arguments, _export),
     "optimize": (

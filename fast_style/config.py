@@ -100,6 +100,9 @@ class RunConfig:
       epoch: Passes over the photos; exactly one of `epoch` and `steps` is given.
       steps: Training steps.
       learning_rate: Adam's, above 0.
+      gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
+        square so far); longer ones are shortened; None: never.
+        None: never.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
       loss_model: One of `loss_models.LOSS_MODELS`.
@@ -138,6 +141,7 @@ class RunConfig:
     epoch: Annotated[int | None, checks.optional(checks.whole(1))] = None
     steps: Annotated[int | None, checks.optional(checks.whole(1))] = None
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
+    gradient_clip: Annotated[float | None, checks.optional(checks.number(above=True))] = 1.5
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"

@@ -104,6 +104,22 @@ def photo_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(_random_bits(count, seed, _ORDER, epoch), kind="stable")
 
 
+def photo_places(count: int, seed: int, first: int, length: int) -> list[int]:
+    """Returns which photos a stretch of the stream shows, before unreadable ones are replaced.
+
+    Args:
+      count: Number of photos.
+      seed: Of the run.
+      first: Place in the stream, from 0.
+      length: Number of places.
+
+    Returns:
+      Positions in the list of photos.
+    """
+    places = (divmod(place, count) for place in range(first, first + length))
+    return [int(photo_order(count, seed, epoch)[index]) for epoch, index in places]
+
+
 def check_enough(paths: Sequence[Path], batch_size: int) -> None:
     """Checks that the photos fill a batch.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import secrets
@@ -102,6 +103,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def partial_paths(folder: Path, stem: str = "*") -> list[Path]:
+    """Lists what `atomic_path` left in a folder when its process was killed.
+
+    Files that another process is writing at the moment look the same.
+
+    Args:
+      folder: Where to look, not below.
+      stem: Of the files' names, without the suffix; anything by default.
+    """
+    pattern = f".{stem if stem == '*' else glob.escape(stem[:40])}.{'[0-9a-f]' * 8}.partial*"
+    return sorted(folder.glob(pattern))
 
 
 def refusal(error: Exception) -> str:

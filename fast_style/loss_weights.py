@@ -27,6 +27,7 @@ import numpy as np
 
 from fast_style.errors import WeightsError
 from fast_style.loss_models import vgg_convolutions
+from fast_style.matlab import read_mat
 from fast_style.provenance import file_sha256
 
 # Tried in this order beside a weights file that does not exist.
@@ -37,6 +38,10 @@ FETCHABLE = ("vgg_16", "vgg_19")
 
 # Networks that Keras and MatConvNet publish weights of.
 _PUBLISHED_ELSEWHERE = ("vgg_16", "vgg_19")
+
+_LONGEST_REASON = 200  # characters of what a library says about a damaged file
+# No variable of the networks here is half as large; damage and malice ask for any amount.
+_MOST_BYTES = 1 << 30
 
 # A table file of LevelDB's kind, which a V1 checkpoint is, ends in this number.
 _V1_CHECKPOINT_END = 0xDB4775248B80FB57.to_bytes(8, "little")
@@ -63,9 +68,10 @@ class WeightsFile(Mapping[str, np.ndarray]):
             raise
         # A damaged file fails anywhere inside its reader, with whatever that library raises.
         except Exception as error:
-            raise _damaged(self.path, f"{name!r} cannot be read: {_first_line(error)}") from error
+            reason = f"{_shown(name)} cannot be read: {_first_line(error)}"
+            raise _damaged(self.path, reason) from error
         if not np.isfinite(values).all():
-            raise _damaged(self.path, f"{name!r} holds values that are not finite")
+            raise _damaged(self.path, f"{_shown(name)} holds values that are not finite")
         return values
 
     def __iter__(self) -> Iterator[str]:
@@ -198,6 +204,8 @@ def _open_npz(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
     archive = zipfile.ZipFile(file)
 
     def read(member: str) -> np.ndarray:
+        if archive.getinfo(member).file_size > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
         with archive.open(member) as stream:
             # Never unpickles: weights come from strangers, and a pickle runs what it likes.
             return np.lib.format.read_array(stream, allow_pickle=False)
@@ -232,6 +240,8 @@ def _open_keras(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
     def visit(path: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or path.startswith("optimizer"):
             return
+        if item.external or item.is_virtual:
+            raise ValueError(f"{path[:_LONGEST_REASON]} is kept in another file")
         for part in path.split("/"):
             if match := re.fullmatch(r"block(\d)_(conv)(\d)", part):
                 layer = "conv{0}_{2}".format(*match.groups())
@@ -247,23 +257,14 @@ def _open_keras(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
 
 def _open_matconvnet(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
     """Opens MatConvNet's VGG16 and VGG19, of its older releases and of its newer ones."""
-    try:
-        import scipy.io
-    except ImportError as error:
-        raise WeightsError(
-            f"{file}: reading .mat files needs SciPy; install it with "
-            "`pip install 'fast-style[mat]'`"
-        ) from error
-    content = scipy.io.loadmat(
-        file, simplify_cells=True, variable_names=["layers", "meta", "normalization"]
-    )
+    content = read_mat(file, ("layers", "meta", "normalization"))
     arrays: dict[str, dict[int, Any]] = {}
     for layer in content["layers"]:
         if layer.get("type") != "conv":
             continue
         pair = layer["weights"] if "weights" in layer else (layer["filters"], layer["biases"])
         kernel, bias = np.asarray(pair[0]), np.asarray(pair[1]).reshape(-1)
-        arrays[str(layer["name"])] = {4: kernel.swapaxes(0, 1), 1: bias}
+        arrays[layer["name"]] = {4: kernel.swapaxes(0, 1), 1: bias}
     return _vgg_variables(
         file, network_name, arrays, "MatConvNet", flip_first=_average_is_bgr(content)
     )
@@ -328,6 +329,8 @@ def _later(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:
 
 
 def _whole(item: Any) -> np.ndarray:
+    if item.nbytes > _MOST_BYTES:
+        raise ValueError(f"more than {_MOST_BYTES:,} bytes")
     return np.asarray(item[...])
 
 
@@ -339,8 +342,13 @@ def _index_file(prefix: Path) -> Path:
     return prefix.with_name(prefix.name + ".index")
 
 
+def _shown(name: str) -> str:
+    """A variable's name; damage makes them long."""
+    return repr(name if len(name) <= _LONGEST_REASON else f"{name[:_LONGEST_REASON]}...")
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST_REASON]
 
 
 def _damaged(file: Path, reason: str) -> WeightsError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGES = ("fast-style", "tensorflow", "tensorflow-cpu", "tf-slim", "keras", "numpy", "pillow")
@@ -18,6 +20,14 @@ def file_sha256(*paths: Path) -> str:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
+    return digest.hexdigest()
+
+
+def names_sha256(files: Iterable[Path], folder: Path) -> str:
+    """Returns the SHA-256 of files' names within a folder, in their order, in hex."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(os.fsencode(file.relative_to(folder).as_posix()) + b"\0")
     return digest.hexdigest()
 
 

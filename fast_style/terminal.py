@@ -54,6 +54,12 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
+def turn_away(stream: TextIO) -> None:
+    """Sends a stream nowhere from now on: whoever read it has gone, or its disk is full."""
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())
+
+
 def duration(seconds: float) -> str:
     """Returns a time span for a person: '41s', '3m 05s', '2h 07m'."""
     minutes, rest = divmod(round(seconds), 60)

@@ -17,6 +17,7 @@ from fast_style.transform_net import architecture, transform
 
 # Adam as in Kingma & Ba (2015) with TensorFlow's defaults of 2016.
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+_STEPS_BEFORE_CLIPPING = 10  # So many are needed to know what is usual.
 
 
 class TrainState(tf.Module):
@@ -63,6 +64,26 @@ class TrainState(tf.Module):
         for name, value in mine.items():
             value.assign(tensors[name])
 
+    def restart(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Takes over weights, and forgets the moments."""
+        for name, value in self.weights.items():
+            value.assign(weights[name])
+            self.first[name].assign(tf.zeros_like(value))
+            self.second[name].assign(tf.zeros_like(value))
+
+    def is_finite(self) -> bool:
+        """Whether every weight and moment is a finite number."""
+        return all(np.isfinite(value.numpy()).all() for value in self.tensors().values())
+
+    def usual_norms(self) -> tf.Tensor:
+        """Returns the root mean square of each weight's gradient norms so far, [W] float32.
+
+        From Adam's second moments without their bias; 0 before the first step.
+        """
+        sums = tf.stack([tf.reduce_sum(self.second[name]) for name in self.weights])
+        seen = 1.0 - tf.pow(_BETA_2, tf.cast(tf.maximum(self.step, 1), tf.float32))
+        return tf.sqrt(sums / seen)
+
     def apply_adam(
         self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, float]
     ) -> list[tf.Operation]:
@@ -103,11 +124,20 @@ def make_train_step(
     learning_rate: float,
     batch_size: int,
     image_size: int,
+    gradient_clip: float | None = None,
 ) -> Any:
-    """Returns the compiled step: (photos, style weights) -> (losses, styled pictures).
+    """Returns the compiled step: (photos, style weights) -> (losses, styled pictures, gradients).
 
     Photos are [batch_size, image_size, image_size, 3] uint8, style weights [batch_size, S] float32.
-    A step whose loss or gradient is not finite changes nothing; its losses tell.
+    Of the gradients it returns half the squared norm for each weight, [W] in the order of
+    `state.weights`. A step whose loss or gradient is not finite is counted and changes nothing
+    else; its losses tell.
+
+    With `gradient_clip`, the gradient of each weight is shortened to that many times its usual
+    norm where it is longer. Adam's second moment, a mean over a thousand steps, does not see an
+    outlier coming: one photo whose gradient is ten times the usual moves the weights ten times as
+    far, again and again while the first moment remembers it, and a net can take hundreds of steps
+    to recover. The norm reported is that before.
     """
     styles = len(objective.style_weights)
     factor = architecture(arch).learning_rate
@@ -126,15 +156,33 @@ def make_train_step(
             styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
             losses = objective.score(styled, photos, style_weights)
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
-        norm = tf.linalg.global_norm(list(gradients.values()))
+        halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
+        norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
 
         def update() -> tf.Operation:
-            with tf.control_dependencies(state.apply_adam(gradients, rates)):
+            applied = gradients if gradient_clip is None else clipped(halves)
+            with tf.control_dependencies(state.apply_adam(applied, rates)):
+                return tf.no_op()
+
+        def clipped(halves: tf.Tensor) -> dict[str, tf.Tensor]:
+            limits = gradient_clip * state.usual_norms()
+            known = (limits > 0.0) & (state.step >= _STEPS_BEFORE_CLIPPING)
+            longest = tf.where(known, limits, float("inf"))
+            scales = tf.minimum(1.0, longest / tf.sqrt(2.0 * halves))
+            return {
+                name: scale * gradient
+                for scale, (name, gradient) in zip(
+                    tf.unstack(scales), gradients.items(), strict=True
+                )
+            }
+
+        def skip() -> tf.Operation:
+            with tf.control_dependencies([state.step.assign_add(1)]):
                 return tf.no_op()
 
         finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
-        tf.cond(finite, update, tf.no_op)
-        return {**losses, tags.GRADIENT_NORM: norm}, styled
+        tf.cond(finite, update, skip)
+        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves
 
     return train_step
 

@@ -21,7 +21,7 @@ from PIL import Image
 import fast_style
 from fast_style import exporting as exporting_module
 from fast_style import objective as tags
-from fast_style import train_state, training
+from fast_style import saving, train_state, training
 from fast_style.checkpoints import Model, load_model, save_model
 from fast_style.cli import main, script
 from fast_style.config import config_to_yaml, load_config
@@ -98,7 +98,8 @@ def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
             state.step.assign_add(1)
             names = (tags.TOTAL, tags.CONTENT, tags.STYLE, tags.VARIATION, tags.WEIGHTED_CONTENT)
             names += (tags.WEIGHTED_STYLE, tags.WEIGHTED_VARIATION, tags.GRADIENT_NORM)
-            return {name: tf.constant(1234.0) for name in names}, tf.zeros([2, 32, 32, 3])
+            losses = {name: tf.constant(1234.0) for name in names}
+            return losses, tf.zeros([2, 32, 32, 3]), tf.ones([len(state.weights)])
 
         return step
 
@@ -212,7 +213,7 @@ def test_ctrl_c_saves_and_ends_with_130(
     def stop(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_summarize", stop)
+    monkeypatch.setattr(saving.RunWriter, "summarize", stop)
     assert main(["train", "-c", str(world.config_file(workplace))]) == 130
     out = capsys.readouterr().out
     assert "stopped after step 1 and saved; the same command goes on from there" in out
@@ -832,7 +833,7 @@ def test_a_mistake_is_told_in_a_sentence_and_nothing_is_written(
     assert tree(workplace) == before
 
 
-def test_a_loss_that_is_not_finite_is_told_in_a_sentence(
+def test_losses_that_are_not_finite_end_a_run_with_a_sentence(
     world: tiny.World,
     workplace: Path,
     quick_steps: None,
@@ -845,16 +846,20 @@ def test_a_loss_that_is_not_finite_is_told_in_a_sentence(
         step = make_step(*arguments, **keywords)
 
         def broken(photos: np.ndarray, choice: np.ndarray):
-            losses, styled = step(photos, choice)
-            return losses | {tags.TOTAL: tf.constant(np.inf)}, styled
+            losses, styled, gradients = step(photos, choice)
+            return losses | {tags.TOTAL: tf.constant(np.inf)}, styled, gradients
 
         return broken
 
     monkeypatch.setattr(training, "make_train_step", make_broken_step)
     assert main(["train", "-c", str(world.config_file(workplace))]) == 1
     errors = capsys.readouterr().err
-    assert errors.startswith("error: step 1: not a finite number: total_loss")
-    assert len(errors.splitlines()) == 1
+    *warnings, error = errors.splitlines()
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        f"step {step}: not a finite number: total_loss" for step in (1, 2, 3)
+    ]
+    assert error.startswith("error: step 3: not a finite number in 3 batches in a row: total_loss;")
+    assert "Lower learning_rate" in error
 
 
 def test_resuming_with_another_setting_is_refused_with_exit_code_2(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import safetensors.numpy
 import weight_files
 from weight_files import FORMATS, Weights
 
+from fast_style import loss_weights
 from fast_style.errors import WeightsError
 from fast_style.loss_weights import read_weights, resolve_weights_file, weights_sha256
 
@@ -178,14 +179,43 @@ def test_keras_files_of_other_networks_are_refused(vgg: Weights, tmp_path: Path)
         read_weights(file, "resnet_v1_50")
 
 
-def test_without_scipy_a_mat_file_says_what_to_install(
-    vgg: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_keras_file_whose_arrays_are_elsewhere_is_refused(tmp_path: Path) -> None:
+    """A dataset can name any file of the disk as its content."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(3 * 3 * 3 * 4 * 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset(
+            "block1_conv1/kernel", (3, 3, 3, 4), "f4", external=[(str(secret), 0, 432)]
+        )
+    with pytest.raises(WeightsError, match="block1_conv1/kernel is kept in another file"):
+        read_weights(tmp_path / "a.h5", "vgg_16")
+
+
+def test_a_keras_file_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:  # Without a byte of data behind it.
+        file.create_dataset("block1_conv1/kernel", (9999, 9999, 9, 4), "f4", chunks=(9, 9, 9, 4))
+    weights = read_weights(tmp_path / "a.h5", "vgg_16")
+    with pytest.raises(WeightsError, match="conv1_1/weights' cannot be read: more than 1,073,"):
+        weights["vgg_16/conv1/conv1_1/weights"]
+
+
+def test_an_archive_that_claims_more_than_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = weight_files.save_matconvnet(tmp_path / "a.mat", vgg)
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(WeightsError, match=r"pip install 'fast-style\[mat\]'"):
-        read_weights(file, "vgg_16")
+    monkeypatch.setattr(loss_weights, "_MOST_BYTES", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", bytes((1 << 20) + 1))  # A thousand bytes, packed.
+    with pytest.raises(WeightsError, match="'w' cannot be read: more than 1,048,576 bytes"):
+        read_weights(tmp_path / "a.npz", "vgg_16")["w"]
+
+
+def test_a_variable_whose_name_is_damage_is_told_in_a_short_sentence(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("n" * 8000 + ".npy", b"no array")
+    weights = read_weights(tmp_path / "a.npz", "vgg_16")
+    with pytest.raises(WeightsError) as caught:
+        weights["n" * 8000]
+    assert len(str(caught.value)) < 700
 
 
 def test_a_name_that_the_file_lacks_is_a_key_error(vgg: Weights, tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""The command `train`: its arguments, and what it shows of a run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from fast_style.stopping import stop_on_signals
+from fast_style.terminal import (
+    Progress,
+    dry_run_argument,
+    duration,
+    import_tensorflow,
+    loss_number,
+    overrides_argument,
+    print_facts,
+    report_skipped,
+    say,
+    terms_line,
+    turn_away,
+)
+
+if TYPE_CHECKING:
+    from fast_style.config import RunConfig
+    from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
+
+_log = logging.getLogger(__name__)
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what `train` takes."""
+    parser.add_argument(
+        "-c", "--conf", required=True, metavar="FILE", help="the run, such as conf/candy.yml"
+    )
+    overrides_argument(parser)
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start over; a run that is already there is renamed, not deleted",
+    )
+    dry_run_argument(parser)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="show warnings and errors alone")
+    shown.add_argument(
+        "--log-json",
+        action="store_true",
+        help="write one JSON object a line to the standard output, and nothing else",
+    )
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Trains, and returns the exit code: 0, or 128 and the signal that stopped it.
+
+    Raises:
+      FastStyleError: As `training.train` does.
+    """
+    from fast_style.config import config_to_yaml, load_config
+
+    config = load_config(options.conf, options.overrides)
+    if options.dry_run:
+        print(config_to_yaml(config), end="")
+        return 0
+    for_people = not (options.quiet or options.log_json)
+    if for_people:
+        print(config_to_yaml(config))
+    _log.info("configuration", extra={"event": "config", "fields": {"config": config.to_dict()}})
+    with stop_on_signals(_tell_signal) as stop:
+        try:
+            import_tensorflow()
+            from fast_style.run_events import LoggingObserver
+            from fast_style.training import train
+
+            with contextlib.ExitStack() as stack:
+                observer: TrainObserver = LoggingObserver()
+                if for_people:
+                    observer = stack.enter_context(contextlib.closing(_terminal()))
+                result = train(config, fresh=options.fresh, observer=observer, stop=stop)
+        except KeyboardInterrupt:
+            say("stopped before the first step; there is nothing to save")
+            return stop.exit_code
+    if for_people:
+        report_skipped(result.skipped)
+        _summarize(config, result)
+    return stop.exit_code if result.interrupted else 0
+
+
+def _tell_signal(number: signal.Signals) -> None:
+    text = f"{number.name}: stopping as soon as the work is saved; once more stops at once\n"
+    # Not through Python's stream, which this may have interrupted; the bar has no end of line.
+    with contextlib.suppress(OSError):
+        os.write(2, (("\n" if sys.stderr.isatty() else "") + text).encode())
+
+
+def _outliving_output(tell: Callable[..., None]) -> Callable[..., None]:
+    """A run of hours does not end because nobody reads what it prints, or its log is full."""
+
+    @functools.wraps(tell)
+    def told(*arguments: Any) -> None:
+        try:
+            tell(*arguments)
+        except OSError:
+            turn_away(sys.stdout)
+
+    return told
+
+
+@_outliving_output
+def _summarize(config: RunConfig, result: TrainResult) -> None:
+    """Prints what a run came to."""
+    from fast_style import objective as tags
+
+    folder = result.model.parent
+    if result.first and result.last:
+        first, last = result.first[tags.TOTAL], result.last[tags.TOTAL]
+        print(
+            f"total loss {loss_number(first)} at the first step, {loss_number(last)} over the last "
+            f"ones ({first / max(last, 1e-9):.1f}x less), in {duration(result.seconds)}"
+        )
+    ended = (
+        f"ended at step {result.steps}: the held-out loss has not improved for "
+        f"{config.patience_checkpoints} checkpoints"
+    )
+    if result.converged and result.first:
+        print(ended)
+    elif result.converged:
+        print(
+            f"nothing left to do: {folder} {ended}; raise patience_checkpoints or remove it to go "
+            "on, or start over with --fresh"
+        )
+    elif not result.first and not result.interrupted and not result.skipped_steps:
+        print(
+            f"nothing left to do: {folder} has {result.steps} steps; raise steps (or epoch) to go "
+            "on, or start over with --fresh"
+        )
+    if result.interrupted and not result.steps:
+        print("stopped before the first step; there is nothing to save")
+        return
+    if result.interrupted:
+        print(f"stopped after step {result.steps} and saved; the same command goes on from there")
+    rate = f", {result.images_per_second:.2f} images/s" if result.images_per_second else ""
+    facts = [("done", f"{result.steps:,} steps in all, {duration(result.seconds)} now{rate}")]
+    if result.last:
+        facts.append(("last losses", terms_line(result.last)))
+    if result.skipped or result.skipped_steps:
+        left_out = f"{len(result.skipped)} photos (unreadable), "
+        left_out += f"{len(result.skipped_steps)} batches (not finite)"
+        facts.append(("skipped", left_out))
+    facts += [
+        ("model", str(result.model)),
+        ("preview", str(folder / "preview.jpg")),
+        ("stylize", f"python eval.py --model {folder} --image photo.jpg"),
+        ("charts", f"tensorboard --logdir {folder}"),
+    ]
+    print_facts(facts)
+
+
+def _terminal() -> Any:
+    """Shows a run: what it is, and its progress."""
+    from fast_style import objective as tags
+    from fast_style.run_events import TrainObserver
+
+    class Terminal(TrainObserver):
+        progress: Progress | None = None
+
+        @_outliving_output
+        def on_start(self, header: RunHeader) -> None:
+            print_facts(_header_lines(header))
+            for note in header.notes:
+                print(f"note: {note}")
+            sys.stdout.flush()
+            self.progress = Progress(header.steps, start=header.start_step)
+
+        @_outliving_output
+        def on_step(self, step: int) -> None:
+            assert self.progress is not None
+            self.progress.move(step)
+
+        @_outliving_output
+        def on_log(self, report: StepReport) -> None:
+            assert self.progress is not None
+            rate = f"{report.images_per_second:.2f}" if report.images_per_second else "-"
+            self.progress.tell(f"{terms_line(report.losses)}  {rate} images/s")
+
+        @_outliving_output
+        def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
+            held_out = ""
+            if validation:
+                held_out = f", held-out total {loss_number(validation[tags.TOTAL])}"
+            tqdm.write(f"saved {path}{held_out}")
+
+        def close(self) -> None:
+            if self.progress is not None:
+                self.progress.close()
+
+    return Terminal()
+
+
+def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
+    resumed = f", {header.start_step:,} done before" if header.start_step else ""
+    return [
+        ("device", header.device),
+        ("precision", header.precision),
+        ("loss network", f"{header.loss_model}, {header.loss_model_file}"),
+        ("photos", f"{header.photos:,}"),
+        ("steps", f"{header.steps:,}{resumed}"),
+        ("transform net", f"{header.arch}, {header.weights:,} weights"),
+        ("run", str(header.folder)),
+        ("style seen as", ", ".join(map(str, header.targets))),
+    ]

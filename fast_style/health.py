@@ -1,0 +1,236 @@
+"""What a run must not go through in silence: numbers that are not finite, pictures without one.
+
+`train_step` changes nothing but its count when a loss or a gradient is not finite. `Guard` says so,
+names what broke, keeps the batch for inspection, and ends a run that only fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast_style import objective as tags
+from fast_style.errors import FastStyleError
+from fast_style.files import atomic_path
+
+_log = logging.getLogger(__name__)
+
+MOST_IN_A_ROW = 3
+"""So many batches in a row whose numbers are not finite end a run."""
+
+_MOST_KEPT = 20  # Batches kept for inspection in one folder: 16 MB at the default size.
+_MOST_NAMED = 6
+
+# A net that answers every photo with one colour has lost nearly all of the photo's contrast; styles
+# of few colours keep a quarter or more.
+_LEAST_CONTRAST = 0.1
+# Below this standard deviation, in levels, a photo itself has nothing to keep.
+_PLAIN_PHOTO = 4.0
+# A style of flat black and white can saturate this share of the pixel values above the photo's and
+# the style's own; patches that tanh holds at its ends go far beyond.
+_MOST_SATURATED = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class TakenStep:
+    """One training step, whose numbers may still be on their way from the device.
+
+    Attributes:
+      step: Steps done, this one included.
+      photos: Its batch, uint8 [N, H, W, 3].
+      style_weights: [N, S] float32.
+      losses: {tag: scalar tensor}, the gradient's norm among them.
+      gradients: [W] tensor: half the squared norm of each weight's gradient, in their order.
+    """
+
+    step: int
+    photos: np.ndarray
+    style_weights: np.ndarray
+    losses: Mapping[str, Any]
+    gradients: Any
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """The losses as numbers; waits for the device."""
+        return {tag: float(value) for tag, value in self.losses.items()}
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether the step changed the weights; waits for the device."""
+        # A sum is finite only if all its terms are: one value to fetch.
+        return bool(
+            np.isfinite(float(self.losses[tags.TOTAL]) + float(self.losses[tags.GRADIENT_NORM]))
+        )
+
+    def broken(self, weights: Sequence[str]) -> list[str]:
+        """Names what is not finite: losses by term and layer, gradients by the weight.
+
+        Args:
+          weights: Names of the weights, in the order of `gradients`.
+        """
+        terms = [
+            tag
+            for tag, value in self.values.items()
+            if not np.isfinite(value) and tag != tags.GRADIENT_NORM
+        ]
+        if terms:  # The gradient of what is not finite is not finite either.
+            return terms
+        found = np.isfinite(np.asarray(self.gradients))
+        named = [
+            f"gradient of {name}" for name, fine in zip(weights, found, strict=True) if not fine
+        ]
+        return named or [tags.GRADIENT_NORM]
+
+
+class Guard:
+    """Looks at every step of a run, and acts on those whose numbers are not finite.
+
+    Attributes:
+      skipped: Steps whose batch was skipped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        weights: Sequence[str],
+        photos_of: Callable[[int], Sequence[Path]],
+        state_is_finite: Callable[[], bool],
+        roll_back: Callable[[int], str],
+    ) -> None:
+        """Watches a run.
+
+        Args:
+          folder: The run's, where batches are kept.
+          weights: Names of the weights, in the order of `TakenStep.gradients`.
+          photos_of: A step to the photos that its batch was to show.
+          state_is_finite: Tells whether weights and moments are finite.
+          roll_back: Restores them as last saved, with the steps done given, and names the source.
+        """
+        self.skipped: list[int] = []
+        self._folder = folder
+        self._weights = weights
+        self._photos_of = photos_of
+        self._state_is_finite = state_is_finite
+        self._roll_back = roll_back
+        self._in_a_row: list[int] = []
+
+    def check(self, taken: TakenStep) -> bool:
+        """Looks at a step, once.
+
+        Returns:
+          Whether weights and moments were restored, so that whatever was computed from them since
+          does not count.
+
+        Raises:
+          FastStyleError: If this and the steps before were not finite, `MOST_IN_A_ROW` of them.
+        """
+        if taken.finite:
+            self._in_a_row.clear()
+            return False
+        self.skipped.append(taken.step)
+        self._in_a_row.append(taken.step)
+        names = taken.broken(self._weights)
+        broken = ", ".join(names[:_MOST_NAMED])
+        if len(names) > _MOST_NAMED:
+            broken += f" and {len(names) - _MOST_NAMED} more"
+        kept = self._keep(taken)
+        _log.warning(
+            "step %d: not a finite number: %s; this batch is skipped%s",
+            taken.step,
+            broken,
+            f" and kept in {kept}" if kept else "",
+            extra={
+                "event": "not_finite",
+                "fields": {"step": taken.step, "broken": names, "batch": str(kept or "") or None},
+            },
+        )
+        if len(self._in_a_row) >= MOST_IN_A_ROW:
+            raise FastStyleError(
+                f"step {taken.step}: not a finite number in {MOST_IN_A_ROW} batches in a row: "
+                f"{broken}; training stopped and nothing since the last checkpoint was saved. "
+                "Lower learning_rate, set gradient_clip, or set precision: float32; the same "
+                "command goes on from the last checkpoint, if there is one"
+            )
+        return self.restore(taken.step)
+
+    def restore(self, step: int) -> bool:
+        """Rolls back if weights or moments are not finite.
+
+        Returns:
+          Whether it did.
+        """
+        if self._state_is_finite():
+            return False
+        source = self._roll_back(step)
+        _log.warning(
+            "step %d: the weights are not finite numbers; going on from those of %s",
+            step,
+            source,
+            extra={"event": "rolled_back", "fields": {"step": step, "source": source}},
+        )
+        return True
+
+    def _keep(self, taken: TakenStep) -> Path | None:
+        """Writes the batch for inspection; a run does not end because that fails."""
+        if len(list(self._folder.glob("nonfinite-step-*.npz"))) >= _MOST_KEPT:
+            return None
+        path = self._folder / f"nonfinite-step-{taken.step}.npz"
+        names = np.array([str(photo) for photo in self._photos_of(taken.step)], np.str_)
+        try:
+            with atomic_path(path) as aside, aside.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    photos=taken.photos,
+                    style_weights=taken.style_weights,
+                    step=np.int64(taken.step),
+                    files=names,
+                )
+        except FastStyleError as error:
+            _log.warning("%s", error)
+            return None
+        return path
+
+
+def output_fault(photo: np.ndarray, styled: np.ndarray, style: np.ndarray) -> str | None:
+    """Says what is wrong with a styled picture that has lost its content to one colour or two.
+
+    It is flat if the standard deviation of its pixel values, averaged over the channels, is less
+    than a tenth of the photo's; saturated if the share of its values at 0 or 255 exceeds that of
+    the photo and that of the style picture by more than a quarter.
+
+    Args:
+      photo: uint8 [H, W, 3], what was styled.
+      styled: uint8 [H', W', 3].
+      style: uint8 [H'', W'', 3], the picture whose style it took.
+
+    Returns:
+      What is wrong, for a person; none if nothing is.
+    """
+    photo_contrast, contrast = _contrast(photo), _contrast(styled)
+    if photo_contrast >= _PLAIN_PHOTO and contrast < _LEAST_CONTRAST * photo_contrast:
+        return (
+            f"it is flat: a contrast of {contrast:.1f} levels, and the photo has "
+            f"{photo_contrast:.1f}"
+        )
+    share, expected = _saturated(styled), max(_saturated(photo), _saturated(style))
+    if share > expected + _MOST_SATURATED:
+        return (
+            f"it is saturated: {share:.0%} of its values are 0 or 255, in the photo and the style "
+            f"picture at most {expected:.0%}"
+        )
+    return None
+
+
+def _contrast(picture: np.ndarray) -> float:
+    return float(picture.std(axis=(0, 1), dtype=np.float64).mean())
+
+
+def _saturated(picture: np.ndarray) -> float:
+    return float(np.mean((picture == 0) | (picture == 255)))
