@@ -13,7 +13,7 @@ from fast_style import objective as tags
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.errors import ModelError
 from fast_style.objective import Objective
-from fast_style.transform_net import transform
+from fast_style.transform_net import architecture, transform
 
 # Adam as in Kingma & Ba (2015) with TensorFlow's defaults of 2016.
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -75,9 +75,13 @@ class TrainState(tf.Module):
         return all(np.isfinite(value.numpy()).all() for value in self.tensors().values())
 
     def apply_adam(
-        self, gradients: Mapping[str, tf.Tensor], learning_rate: float
+        self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, float]
     ) -> list[tf.Operation]:
         """Updates weights and moments, and counts the step; for use inside a graph.
+
+        Args:
+          gradients: {weight name: gradient}.
+          learning_rates: {weight name: learning rate}.
 
         Returns:
           The operations that do it.
@@ -91,7 +95,7 @@ class TrainState(tf.Module):
                 v=self.second[name].handle,
                 beta1_power=beta_1_power,
                 beta2_power=beta_2_power,
-                lr=learning_rate,
+                lr=learning_rates[name],
                 beta1=_BETA_1,
                 beta2=_BETA_2,
                 epsilon=_EPSILON,
@@ -121,6 +125,8 @@ def make_train_step(
     longer (Pascanu et al., 2013, algorithm 1); the norm reported is that before.
     """
     styles = len(objective.style_weights)
+    factor = architecture(arch).learning_rate
+    rates = {name: learning_rate * factor(name) for name in state.weights}
 
     @tf.function(
         input_signature=[
@@ -143,7 +149,7 @@ def make_train_step(
             if gradient_clip is not None:
                 scale = gradient_clip / tf.maximum(norm, gradient_clip)
                 applied = {name: scale * gradient for name, gradient in gradients.items()}
-            with tf.control_dependencies(state.apply_adam(applied, learning_rate)):
+            with tf.control_dependencies(state.apply_adam(applied, rates)):
                 return tf.no_op()
 
         def skip() -> tf.Operation:

@@ -607,7 +607,7 @@ def test_adam_equals_the_formula_in_float64() -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([3, 5], tf.float32)], autograph=False)
     def update(gradient: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies(state.apply_adam({"w": gradient}, 0.01)):
+        with tf.control_dependencies(state.apply_adam({"w": gradient}, {"w": 0.01})):
             return tf.constant(0)
 
     weight, first, second = start.astype(np.float64), 0.0, 0.0
@@ -643,7 +643,7 @@ class _ToyNetwork:
         return {"pixels": tf.cast(images, tf.float32)}
 
 
-def test_a_step_that_is_not_finite_changes_nothing() -> None:
+def _toy_step(arch: str, width: float, learning_rate: float) -> tuple[TrainState, Any]:
     objective = Objective(
         network=_ToyNetwork(),  # pyright: ignore[reportArgumentType]
         content_layers=("pixels",),
@@ -652,16 +652,31 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
         content_weight=1.0,
         tv_weight=0.0,
     )
-    state = TrainState(init_weights("johnson", width=0.125))
+    state = TrainState(init_weights(arch, width=width))
     step = make_train_step(
         state,
         objective,
-        arch="johnson",
+        arch=arch,
         precision="float32",
-        learning_rate=1e30,
+        learning_rate=learning_rate,
         batch_size=1,
         image_size=32,
     )
+    return state, step
+
+
+def test_slim2016_moves_its_residual_blocks_at_a_tenth_of_the_rate() -> None:
+    state, step = _toy_step("slim2016", 1.0, 1e-3)
+    before = {name: value.numpy() for name, value in state.weights.items()}
+    step(tf.constant(tiny.smooth_picture(32, 32, 0)[None]), tf.ones([1, 1]))
+    for name, value in state.weights.items():
+        # Adam's first step moves every weight by the rate, whatever its gradient.
+        moved = np.median(np.abs(value.numpy() - before[name]))
+        assert moved == pytest.approx(1e-4 if name.startswith("res") else 1e-3, rel=0.01), name
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    state, step = _toy_step("johnson", 0.125, 1e30)
     photos = tf.constant(tiny.smooth_picture(32, 32, 0)[None])
     losses, _, _ = step(photos, tf.ones([1, 1]))
     assert np.isfinite(losses[tags.TOTAL])
