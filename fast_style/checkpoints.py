@@ -260,8 +260,12 @@ def read_checkpoint(prefix: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         run = json.loads(described) if described is not None else {}
         if not isinstance(run, dict):
             raise TypeError(f"{RUN} is a {type(run).__name__}")
-    # A cut data file is an IndexError, a damaged description a ValueError or TypeError.
-    except (tf.errors.OpError, LookupError, RuntimeError, OSError, TypeError, ValueError) as error:
+    # A cut data file is an IndexError, a damaged description a ValueError or TypeError, a damaged
+    # size a MemoryError where memory is limited.
+    except (
+        *(tf.errors.OpError, LookupError, RuntimeError, OSError),
+        *(TypeError, ValueError, MemoryError),
+    ) as error:
         raise ModelError(
             f"{prefix}: cannot be read as a TensorFlow checkpoint; it is damaged or something "
             "else: use an earlier checkpoint or train again"

@@ -585,3 +585,17 @@ def test_a_checkpoint_that_holds_text_for_a_weight_is_refused(tmp_path: Path) ->
     prefix = save_checkpoint(tmp_path, 1, state, RUN, keep=1)
     with pytest.raises(ModelError, match="conv1/scale.* not finite numbers"):
         load_model(prefix)
+
+
+def test_a_checkpoint_that_asks_for_more_memory_than_there_is_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged size in a V1 file: TensorFlow's reader allocates before it looks."""
+    save_steps(tmp_path, 1)
+
+    def allocate(prefix: str) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(checkpoints.tf.train, "load_checkpoint", allocate)
+    with pytest.raises(ModelError, match="ckpt-1: cannot be read as a TensorFlow checkpoint"):
+        read_checkpoint(tmp_path / f"{CHECKPOINT_STEM}-1")
