@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ from fast_style.cli_optimize import (
 from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.errors import FastStyleError
 from fast_style.images import printable
+from fast_style.jobs import FORMATS, plan_pictures, without_existing
+from fast_style.opening import DEFAULT_MAX_PIXELS
 from fast_style.terminal import (
     INTERRUPTED,
     Progress,
@@ -36,6 +38,8 @@ from fast_style.terminal import (
     loss_number,
     numbers,
     overrides_argument,
+    percentage,
+    positive,
     precision_argument,
     print_facts,
     report_skipped,
@@ -44,7 +48,10 @@ from fast_style.terminal import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fast_style.checkpoints import Model
+    from fast_style.pipeline import Outcome
     from fast_style.training import RunHeader, StepReport
 
 
@@ -226,13 +233,36 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, and folders of pictures",
+        help="pictures, folders of pictures, and patterns such as 'trip/*.jpg'",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="PATH",
         help="a file for one picture, a folder for more (default: generated/NAME_STYLE.jpg)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="what results are written as (default: each as it came)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=percentage,
+        default=95,
+        metavar="1..100",
+        help="of JPEG and WebP (default: 95)",
+    )
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave out pictures that have a result already"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse pictures of more pixels, which may be meant to exhaust the memory "
+        f"(default: {DEFAULT_MAX_PIXELS:,})",
     )
     parser.add_argument(
         "--style-weights",
@@ -246,32 +276,56 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from fast_style.jobs import plan_pictures, stylize_file
+    from fast_style.pipeline import in_8_bits, run_jobs
 
     style_weights = numbers("--style-weights", options.style_weights)
     import_tensorflow()
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
-    jobs = plan_pictures(options.images, options.output, model.model.label)
+    jobs = plan_pictures(options.images, options.output, model.model.label, form=options.format)
     if style_weights is not None:
         try:
             model.check_style_weights(style_weights)
         except ValueError as error:
             raise FastStyleError(f"--style-weights: {error}") from error
+    if options.skip_existing:
+        planned, jobs = len(jobs), without_existing(jobs)
+        if skipped := planned - len(jobs):
+            say(f"{skipped} of {planned} pictures have a result already and are left as they are")
+
+    def stylize(images: list[np.ndarray]) -> list[np.ndarray]:
+        return model.stylize(images, style_weights=style_weights)
+
+    outcomes = run_jobs(
+        jobs, in_8_bits(stylize), quality=options.quality, max_pixels=options.max_pixels
+    )
+    with contextlib.closing(outcomes):
+        return _report_outcomes(outcomes, len(jobs))
+
+
+def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
+    """Shows progress, results, and in the end what failed; returns the exit code."""
     failures = []
-    many = len(jobs) > 1
-    for job in tqdm(jobs, unit="picture", disable=not (many and sys.stderr.isatty())):
-        try:
-            stylize_file(model, job, style_weights)
-        except FastStyleError as error:
-            if not many:
-                raise
-            failures.append(str(error))
+    many = count > 1
+    bar = tqdm(
+        outcomes,
+        total=count,
+        unit="picture",
+        dynamic_ncols=True,
+        disable=not (many and sys.stderr.isatty()),
+    )
+    for outcome in bar:
+        if outcome.error is None:
+            tqdm.write(printable(outcome.job.target))
+        elif not many:
+            raise outcome.error
         else:
-            tqdm.write(printable(job.target))
+            failures.append(str(outcome.error))
+        for note in outcome.notes:
+            say(f"note: {printable(outcome.job.source)}: {note}")
     if failures:
-        say(f"{len(failures)} of {len(jobs)} pictures failed:")
+        say(f"{len(failures)} of {count} pictures failed:")
         for failure in failures:
             say(f"  {failure}")
     return 1 if failures else 0

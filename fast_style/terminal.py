@@ -97,6 +97,21 @@ def positive(text: str) -> int:
     return value
 
 
+def percentage(text: str) -> int:
+    """Reads a whole number of 1 to 100, as the `type` of an argument.
+
+    Raises:
+      ArgumentTypeError: If it is something else.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 100, got {text!r}")
+    return value
+
+
 def overrides_argument(parser: argparse.ArgumentParser) -> None:
     """Declares --set, which collects `overrides`."""
     parser.add_argument(
