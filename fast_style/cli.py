@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 import shlex
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fast_style.cli_film import add_flicker_arguments, run_films, run_flicker
 from fast_style.cli_optimize import (
     add_optimize_arguments,
     add_preview_arguments,
@@ -27,7 +29,7 @@ from fast_style.cli_optimize import (
 from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.errors import FastStyleError
 from fast_style.images import printable
-from fast_style.jobs import FORMATS, plan_pictures, without_existing
+from fast_style.jobs import FORMATS, plan_jobs, without_existing
 from fast_style.opening import DEFAULT_MAX_PIXELS
 from fast_style.terminal import (
     INTERRUPTED,
@@ -44,6 +46,7 @@ from fast_style.terminal import (
     print_facts,
     report_skipped,
     say,
+    share,
     terms_line,
 )
 
@@ -233,7 +236,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, folders of pictures, and patterns such as 'trip/*.jpg'",
+        help="pictures, folders of pictures, films, and patterns such as 'trip/*.jpg'",
     )
     parser.add_argument(
         "-o",
@@ -265,6 +268,13 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: {DEFAULT_MAX_PIXELS:,})",
     )
     parser.add_argument(
+        "--temporal",
+        type=share,
+        default=0.0,
+        metavar="0..1",
+        help="steady films: how much of the frame before is kept where nothing moves (default: 0)",
+    )
+    parser.add_argument(
         "--style-weights",
         metavar="A,B,...",
         help="how much of each style, for models of several styles",
@@ -283,7 +293,7 @@ def _eval(options: argparse.Namespace) -> int:
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
-    jobs = plan_pictures(options.images, options.output, model.model.label, form=options.format)
+    jobs = plan_jobs(options.images, options.output, model.model.label, form=options.format)
     if style_weights is not None:
         try:
             model.check_style_weights(style_weights)
@@ -297,11 +307,17 @@ def _eval(options: argparse.Namespace) -> int:
     def stylize(images: list[np.ndarray]) -> list[np.ndarray]:
         return model.stylize(images, style_weights=style_weights)
 
-    outcomes = run_jobs(
-        jobs, in_8_bits(stylize), quality=options.quality, max_pixels=options.max_pixels
+    pictures = run_jobs(
+        [job for job in jobs if not job.is_film],
+        in_8_bits(stylize),
+        quality=options.quality,
+        max_pixels=options.max_pixels,
     )
-    with contextlib.closing(outcomes):
-        return _report_outcomes(outcomes, len(jobs))
+    films = run_films(
+        (job for job in jobs if job.is_film), lambda frame: stylize([frame])[0], options.temporal
+    )
+    with contextlib.closing(pictures):
+        return _report_outcomes(itertools.chain(pictures, films), len(jobs))
 
 
 def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
@@ -311,7 +327,7 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
     bar = tqdm(
         outcomes,
         total=count,
-        unit="picture",
+        unit="file",
         dynamic_ncols=True,
         disable=not (many and sys.stderr.isatty()),
     )
@@ -434,7 +450,7 @@ def _transfer_bar(name: str) -> Iterator[Any]:
 
 _COMMANDS = {
     "train": ("Train a transform net as a YAML file describes.", _train_arguments, _train),
-    "eval": ("Stylize pictures with a trained model.", _eval_arguments, _eval),
+    "eval": ("Stylize pictures and films with a trained model.", _eval_arguments, _eval),
     "export": ("Write a trained model as a SavedModel.", _export_arguments, _export),
     "optimize": (
         "Stylize one picture by optimizing its pixels: slow, for any style.",
@@ -450,6 +466,11 @@ _COMMANDS = {
         "Measure a model: it equals how many iterations of L-BFGS?",
         add_quality_arguments,
         run_quality,
+    ),
+    "flicker": (
+        "Measure how much a styled film flickers.",
+        add_flicker_arguments,
+        run_flicker,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
 }

@@ -7,7 +7,7 @@ whatever else travels with a picture.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -171,21 +171,33 @@ def check_output(
 
 
 def check_outputs(
-    paths: Iterable[str | os.PathLike[str]], sources: Iterable[str | os.PathLike[str]]
+    paths: Iterable[str | os.PathLike[str]],
+    sources: Iterable[str | os.PathLike[str]],
+    *,
+    suffixes: Sequence[str] = OUTPUT_SUFFIXES,
+    kind: str = "pictures",
 ) -> None:
-    """Does `check_output` for many results, none of which may replace any source."""
+    """Does `check_output` for many results, none of which may replace any source.
+
+    Args:
+      paths: The results.
+      sources: What they are made of.
+      suffixes: The endings, in lower case, that they may have.
+      kind: What they are, for the message.
+    """
     kept = {os.path.realpath(source) for source in sources}
-    for path in paths:
-        _check_output(Path(path), kept)
+    for path in map(Path, paths):
+        if path.suffix.lower() not in suffixes:
+            ending = path.suffix or "a name without an ending"
+            raise ImageError(
+                f"{printable(path)}: {kind} are not written as {ending}; "
+                f"end the name in one of {', '.join(suffixes)}"
+            )
+        _check_output(path, kept)
 
 
 def _check_output(path: Path, sources: Set[str]) -> None:
     name = printable(path)
-    if path.suffix.lower() not in _OUTPUT_FORMATS:
-        raise ImageError(
-            f"{name}: pictures are not written as {path.suffix or 'a name without an ending'}; "
-            f"end the name in one of {', '.join(OUTPUT_SUFFIXES)}"
-        )
     if os.path.isdir(path):  # Unlike Path's, not upset by a name too long.
         raise FastStyleError(f"{name}: this is a folder; name a file in it")
     check_folder(path.parent)

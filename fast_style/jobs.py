@@ -1,4 +1,4 @@
-"""Which picture goes where: from the arguments of eval to a list of files to read and write."""
+"""Which picture or film goes where: from the arguments of eval to files to read and write."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from fast_style.data import find_photos
 from fast_style.errors import FastStyleError
 from fast_style.images import OUTPUT_SUFFIXES, check_outputs, printable
+from fast_style.video import FILM_OUTPUT_SUFFIXES, FILM_SUFFIXES
 
 GENERATED_FOLDER = Path("generated")
 """Where pictures go unless told otherwise."""
@@ -29,13 +30,18 @@ _ADVICE = "give pictures, or a folder of some"
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to stylize."""
+    """One picture or film to stylize."""
 
     source: Path
     target: Path
 
+    @property
+    def is_film(self) -> bool:
+        """Whether the source is a film, by its ending."""
+        return _is_film(self.source)
 
-def plan_pictures(
+
+def plan_jobs(
     sources: Sequence[str], output: str | None, style: str, *, form: str | None = None
 ) -> list[Job]:
     """Decides what is read and where each result is written.
@@ -46,15 +52,15 @@ def plan_pictures(
     does a pattern below its first wildcard.
 
     Args:
-      sources: Pictures, folders that are searched recursively, and patterns (`*`, `?`, `[...]`,
-        and `**` for any folders) that no shell has expanded.
+      sources: Pictures, films, folders that are searched recursively for pictures, and patterns
+        (`*`, `?`, `[...]`, and `**` for any folders) that no shell has expanded.
       output: What the user asked for; none for the default.
       style: The model's name, part of the results' names.
-      form: A key of `FORMATS`; none keeps each picture's own format, or takes PNG for GIF and JPEG
-        for others that are not written.
+      form: A key of `FORMATS`, for pictures; none keeps the format of each, or takes PNG for GIF
+        and JPEG for others that are not written. Films keep theirs, or become MP4.
 
     Returns:
-      A job per picture, in order.
+      A job per picture or film, in order.
 
     Raises:
       FastStyleError: If a folder has no pictures, a pattern fits nothing, two results have one
@@ -68,10 +74,10 @@ def plan_pictures(
     single_file = output is not None and _names_a_file(output, sources)
     if output is not None and not single_file and _looks_like_a_picture(output):
         raise FastStyleError(
-            f"{printable(output)}: names a picture, but there are {len(found)} to write; "
+            f"{printable(output)}: names one file, but there are {len(found)} to write; "
             "name a folder"
         )
-    if output is not None and single_file and form is not None:
+    if output is not None and single_file and form is not None and not _is_film(sources[0]):
         if Path(output).suffix.lower() not in FORMATS[form]:
             raise FastStyleError(
                 f"{printable(output)}: is not a name for --format {form}; leave out one of the two"
@@ -121,12 +127,18 @@ def _pictures_of(source: str) -> list[tuple[Path, Path]]:
     return pictures
 
 
+def _is_film(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in FILM_SUFFIXES
+
+
 def _is_pattern(source: str) -> bool:
     return glob.has_magic(source) and not os.path.lexists(source)
 
 
 def _suffix(path: Path, form: str | None) -> str:
     own = path.suffix.lower()
+    if _is_film(path):
+        return path.suffix if own in FILM_OUTPUT_SUFFIXES else ".mp4"
     if form is not None:
         return path.suffix if own in FORMATS[form] else FORMATS[form][0]
     if own in OUTPUT_SUFFIXES:
@@ -149,7 +161,14 @@ def _looks_like_a_picture(output: str) -> bool:
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:
-    check_outputs((job.target for job in jobs), (job.source for job in jobs))
+    sources = [job.source for job in jobs]
+    check_outputs((job.target for job in jobs if not job.is_film), sources)
+    check_outputs(
+        (job.target for job in jobs if job.is_film),
+        sources,
+        suffixes=FILM_OUTPUT_SUFFIXES,
+        kind="films",
+    )
     taken: dict[str, Path] = {}
     for job in jobs:
         target = os.path.realpath(job.target)  # Path.resolve raises on links in a circle.

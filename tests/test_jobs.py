@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fast_style.errors import FastStyleError
-from fast_style.jobs import plan_pictures, without_existing
+from fast_style.jobs import plan_jobs, without_existing
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def touch(*names: str) -> None:
 
 def plan(*sources: str, output: str | None = None, form: str | None = None) -> dict[str, str]:
     """{source: target} of a plan for style candy, with / between folders."""
-    jobs = plan_pictures(sources, output, "candy", form=form)
+    jobs = plan_jobs(sources, output, "candy", form=form)
     assert len({job.source for job in jobs}) == len(jobs)
     return {job.source.as_posix(): job.target.as_posix() for job in jobs}
 
@@ -158,7 +158,7 @@ def test_a_picture_given_twice_is_done_once(sources: list[str]) -> None:
 
 def test_several_pictures_do_not_go_into_a_name_of_one() -> None:
     touch("a.jpg", "b.jpg")
-    with pytest.raises(FastStyleError, match="one.png: names a picture, but there are 2 to write"):
+    with pytest.raises(FastStyleError, match="one.png: names one file, but there are 2 to write"):
         plan("a.jpg", "b.jpg", output="one.png")
 
 
@@ -228,7 +228,7 @@ def test_a_pattern_that_fits_nothing_is_told() -> None:
 
 def test_pictures_with_a_result_can_be_left_out() -> None:
     touch("a.jpg", "b.jpg", "out/b.jpg")
-    jobs = plan_pictures(["a.jpg", "b.jpg"], "out", "candy")
+    jobs = plan_jobs(["a.jpg", "b.jpg"], "out", "candy")
     assert [job.source.name for job in without_existing(jobs)] == ["a.jpg"]
 
 

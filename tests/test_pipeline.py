@@ -15,7 +15,7 @@ import tiny
 from fast_style import pipeline
 from fast_style.errors import FastStyleError
 from fast_style.images import read_image, write_image
-from fast_style.jobs import Job, plan_pictures
+from fast_style.jobs import Job, plan_jobs
 from fast_style.photo import read_photo
 from fast_style.pipeline import in_8_bits, run_jobs
 
@@ -78,7 +78,7 @@ def test_every_hostile_file_is_refused_in_a_sentence_or_comes_out_right(tmp_path
     (tmp_path / "in").mkdir()
     paths = hostile.make_all(tmp_path / "in")
     as_root = os.access(paths["unreadable"], os.R_OK)
-    jobs = plan_pictures([str(path) for path in paths.values()], str(tmp_path / "out"), "candy")
+    jobs = plan_jobs([str(path) for path in paths.values()], str(tmp_path / "out"), "candy")
     assert len(jobs) == len(paths) >= 20
     outcomes = dict(zip(paths, run_jobs(jobs, negative), strict=True))
     assert [outcome.job for outcome in outcomes.values()] == jobs
