@@ -302,7 +302,7 @@ def _eval(options: argparse.Namespace) -> int:
     if options.skip_existing:
         planned, jobs = len(jobs), without_existing(jobs)
         if skipped := planned - len(jobs):
-            say(f"{skipped} of {planned} pictures have a result already and are left as they are")
+            say(f"{skipped} of {planned} files have a result already and are left as they are")
 
     def stylize(images: list[np.ndarray]) -> list[np.ndarray]:
         return model.stylize(images, style_weights=style_weights)
@@ -341,7 +341,7 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
         for note in outcome.notes:
             say(f"note: {printable(outcome.job.source)}: {note}")
     if failures:
-        say(f"{len(failures)} of {count} pictures failed:")
+        say(f"{len(failures)} of {count} files failed:")
         for failure in failures:
             say(f"  {failure}")
     return 1 if failures else 0

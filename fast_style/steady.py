@@ -1,7 +1,8 @@
-"""Films that do not flicker: each frame is pulled to the one before where the film stands still.
+"""Films that do not flicker: where the film stands still, the styled frame is held.
 
 A net answers small changes (noise, compression) with large ones. No optical flow is needed where
-nothing moves, and where something moves the eye forgives.
+nothing moves, and where something moves the eye forgives. Held strokes stay sharp; a running mean
+over frames would blur those of smooth, slowly moving parts.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-CALM = 3.0
-"""Up to so many levels of smoothed change, a pixel of the film stands still."""
+CALM = 2.0
+"""Up to so many levels of change, times `temporal`, a place of the film stands still."""
 
-MOVED = 9.0
-"""From so many levels on, it has moved, and nothing of the frame before is kept."""
+MOVED = 3.0
+"""From so many levels on, times `temporal`, it has moved, and nothing is held."""
 
 UNCHANGED = 2.0
 """Below so many levels of smoothed change, a pixel counts for the flicker number."""
@@ -27,29 +28,30 @@ CUT = 30.0
 _EVENED = ((0, 1), (1, 0), (1, 1))
 """How much larger a styled film of odd sides is: 4:2:0 has even ones."""
 
-_RADIUS = 3  # Of the smoothing: a box of 7x7 pixels.
+_RADIUS = 3  # Of `changed`: a box of 7x7 pixels.
+_PATCH_RADIUS = 8  # What is held or replaced at a time: about a stroke, or strokes would break.
+_GRAIN_RADIUS = 1  # Noise of single pixels is averaged away before frames are compared.
 _THUMBNAIL = (32, 32)
 
 
-def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def changed(before: np.ndarray, after: np.ndarray, *, radius: int = _RADIUS) -> np.ndarray:
     """Returns how much each place of a film has changed.
 
-    c = mean over a box of 7x7 pixels, and over the channels, of |after - before|. Noise of single
-    pixels is averaged away, and what moves next to a pixel counts for it.
+    c = mean over a box of 2 * radius + 1 pixels a side, and over the channels, of |after - before|,
+    so that what moves next to a pixel counts for it.
 
     Args:
       before: [H, W, 3], 0..255, uint8 or float32.
       after: The same.
+      radius: In pixels; the default is that of the flicker number.
 
     Returns:
       [H, W] float32. A change of more than 31 levels counts as one of 31.
     """
     difference = np.abs(after.astype(np.float32) - before).mean(-1)
     # In eighths of a level, because Pillow's box filter takes whole numbers of 8 bits.
-    smooth = Image.fromarray(np.clip(difference * 8.0, 0.0, 255.0).astype(np.uint8)).filter(
-        ImageFilter.BoxBlur(_RADIUS)
-    )
-    return np.asarray(smooth).astype(np.float32) / 8.0
+    eighths = Image.fromarray(np.clip(difference * 8.0, 0.0, 255.0).astype(np.uint8))
+    return np.asarray(eighths.filter(ImageFilter.BoxBlur(radius))).astype(np.float32) / 8.0
 
 
 def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
@@ -67,19 +69,20 @@ def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
 
 
 class Steadier:
-    """Blends styled frames over time where the film did not change.
+    """Holds what is shown where the film did not change.
 
-    out = k * out_before + (1 - k) * styled, with k = temporal * (MOVED - c) / (MOVED - CALM)
-    clipped to 0..temporal. c is the `changed` of the frame against a reference, which follows the
-    film with the same k: a slow drift adds up until it counts as motion, so that nothing smears.
-    A cut starts afresh.
+    out = k * out_before + (1 - k) * styled, with k = (m - c) / (m - s) clipped to 0..1,
+    m = temporal * MOVED, s = temporal * CALM. c is the `changed`, in patches of 17x17 pixels and
+    after a 3x3 mean, of the frame against a reference: the frame that what is held was made from,
+    blended with the same k. A slow drift thus adds up until it counts as motion, and nothing
+    smears. A cut starts afresh.
     """
 
     def __init__(self, temporal: float) -> None:
         """Starts without a past.
 
         Args:
-          temporal: 0 (nothing is kept) to 1 (what stands still is frozen).
+          temporal: 0 (nothing is held) to 1 (also what changes by a little).
 
         Raises:
           ValueError: If it is outside 0..1.
@@ -100,23 +103,32 @@ class Steadier:
 
         Args:
           frame: uint8 [H, W, 3], of the film.
-          styled: uint8 [H, W, 3], what the net made of it.
+          styled: uint8 [H', W', 3], what the net made of it, at whatever size.
 
         Returns:
-          uint8 [H, W, 3].
+          uint8 [H', W', 3].
         """
         fresh = self.begins(frame) or self._output is None or self._output.shape != styled.shape
         self._frame = frame
+        smooth = np.asarray(Image.fromarray(frame).filter(ImageFilter.BoxBlur(_GRAIN_RADIUS)))
         if fresh or self._reference is None or self._output is None:
-            self._reference = frame.astype(np.float32)
+            self._reference = smooth.astype(np.float32)
             self._output = styled.astype(np.float32)
             return styled
-        change = changed(self._reference, frame)
-        keep = np.clip((MOVED - change) / (MOVED - CALM), 0.0, 1.0) * np.float32(self._temporal)
-        keep = keep[..., None]
-        self._reference += (1.0 - keep) * (frame - self._reference)
-        self._output += (1.0 - keep) * (styled - self._output)
+        keep = self._keep(changed(self._reference, smooth, radius=_PATCH_RADIUS))
+        self._reference += (1.0 - keep[..., None]) * (smooth - self._reference)
+        if keep.shape != styled.shape[:2]:
+            height, width = styled.shape[:2]
+            scaled = Image.fromarray(keep).resize((width, height), Image.Resampling.BILINEAR)
+            keep = np.asarray(scaled)
+        self._output += (1.0 - keep[..., None]) * (styled - self._output)
         return np.rint(self._output).astype(np.uint8)
+
+    def _keep(self, change: np.ndarray) -> np.ndarray:
+        if self._temporal == 0.0:
+            return np.zeros_like(change)
+        share = (MOVED - change / np.float32(self._temporal)) / (MOVED - CALM)
+        return np.clip(share, 0.0, 1.0)
 
 
 @dataclass(frozen=True)

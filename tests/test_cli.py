@@ -334,7 +334,7 @@ def test_one_bad_picture_among_good_ones_is_named_and_the_others_are_done(
     )
     assert result.returncode == 1
     assert result.stdout.splitlines() == ["generated/a_tiny.jpg", "generated/c_tiny.jpg"]
-    assert result.stderr.splitlines()[:1] == ["1 of 3 pictures failed:"]
+    assert result.stderr.splitlines()[:1] == ["1 of 3 files failed:"]
     assert result.stderr.count("\n") == 2, result.stderr
     assert "\n  b.jpg: " in result.stderr
     assert sorted(path.name for path in (workplace / "generated").iterdir()) == [
@@ -405,7 +405,7 @@ def test_eval_takes_patterns_formats_and_quality_and_leaves_existing_results(
     assert evaluate(trained, *arguments, "--quality", "30", "--skip-existing") == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == ["out/0.jpg"]
-    assert "1 of 2 pictures have a result already and are left as they are" in said.err
+    assert "1 of 2 files have a result already and are left as they are" in said.err
     assert (workplace / "out" / "0.jpg").stat().st_size < large / 2
     assert (workplace / "out" / "1.jpg").read_bytes() == kept
     assert evaluate(trained, *arguments, "--skip-existing") == 0
@@ -425,7 +425,7 @@ def test_eval_refuses_bombs_unless_told_otherwise_and_keeps_16_bits(
     assert evaluate(trained, "--image", "bomb.png", "deep.tif", "-o", "out") == 1
     said = capsys.readouterr()
     assert said.out == "out/deep.tif\n"
-    assert "1 of 2 pictures failed:\n  bomb.png: has more than the allowed 89,478," in said.err
+    assert "1 of 2 files failed:\n  bomb.png: has more than the allowed 89,478," in said.err
     assert "--max-pixels" in said.err
     result = read_photo("out/deep.tif").pixels
     assert result.dtype == np.uint16
