@@ -250,21 +250,41 @@ def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
 def test_reading_and_writing_happen_while_the_net_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of the three takes 20 ms a picture: together hardly more than one of them alone."""
+    """The net waits for the next picture to be read; each is written while the next is in it."""
+    jobs = folder_of(tmp_path, 6)
+    last = len(jobs) - 1
+    changed = threading.Condition()
+    read_done, net_begun = set(), set()
+    in_time = []
 
-    def slow(work: Any) -> Any:
-        def run(*arguments: object, **options: object) -> object:
-            time.sleep(0.02)
-            return work(*arguments, **options)
+    def note(done: set[int], number: int) -> None:
+        with changed:
+            done.add(number)
+            changed.notify_all()
 
-        return run
+    def wait(done: set[int], number: int) -> None:
+        with changed:
+            in_time.append(changed.wait_for(lambda: number > last or number in done, timeout=20))
 
-    monkeypatch.setattr(pipeline, "read_photo", slow(read_photo))
-    monkeypatch.setattr(pipeline, "write_image", slow(write_image))
-    jobs = folder_of(tmp_path, 20)
-    began = time.monotonic()
-    assert all(outcome.error is None for outcome in run_jobs(jobs, slow(negative), ahead=2))
-    assert time.monotonic() - began < 0.8  # 0.4 s of net; 1.2 s one after the other.
+    def reading(source: Path, **options: Any) -> Any:
+        photo = read_photo(source, **options)
+        note(read_done, int(source.stem))
+        return photo
+
+    def writing(target: Path, *arguments: Any, **options: Any) -> None:
+        wait(net_begun, int(target.stem) + 1)
+        write_image(target, *arguments, **options)
+
+    def net(images: list[np.ndarray]) -> list[np.ndarray]:
+        number = len(net_begun)
+        note(net_begun, number)
+        wait(read_done, number + 1)
+        return negative(images)
+
+    monkeypatch.setattr(pipeline, "read_photo", reading)
+    monkeypatch.setattr(pipeline, "write_image", writing)
+    assert all(outcome.error is None for outcome in run_jobs(jobs, net, ahead=2))
+    assert in_time == [True] * 12
 
 
 def test_a_net_of_8_bits_serves_deep_pictures() -> None:
