@@ -26,7 +26,12 @@ _GREY_AND_ALPHA = "LA;16B"
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Says whether an opened picture, not yet loaded, holds 16-bit RGB, RGBA or grey with alpha."""
+    """Says whether an opened picture, not yet loaded, holds 16-bit RGB, RGBA or grey with alpha.
+
+    Not those of TIFFs in separate planes: there Pillow always gives the upper byte.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(284) == 2:
+        return False
     raw = _raw_mode(image)
     return raw == _GREY_AND_ALPHA or raw[:-1] in _DEEP_MODES
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from fast_style.errors import ImageError
 
@@ -61,7 +61,14 @@ def opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
                 image = open_picture(file, max_pixels)
                 if image.width * image.height > max_pixels:
                     raise Image.DecompressionBombError
+                if _is_misread(image):
+                    raise ImageError(
+                        f"{name}: a TIFF of 16-bit planes without compression is not read; "
+                        "save it with interleaved channels, or as PNG"
+                    )
                 yield image
+        except ImageError:
+            raise
         except UnidentifiedImageError as error:
             file.seek(0)
             raise ImageError(
@@ -83,6 +90,14 @@ def opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
                 f"{name}: this picture is damaged or cut short ({reason_of(error)}); "
                 "replace the file"
             ) from error
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Whether Pillow would take each 16-bit plane of an uncompressed TIFF for one of 8 bits."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    deep = max(image.tag_v2.get(258, (8,))) > 8
+    return deep and image.tag_v2.get(284) == 2 and image.tag_v2.get(259, 1) == 1
 
 
 @contextlib.contextmanager

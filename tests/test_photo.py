@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from fast_style.deep_colour import write_png, write_tiff
+from fast_style.errors import ImageError
 from fast_style.extras import Extras, parse_exif
 from fast_style.images import read_image, write_image
 from fast_style.photo import read_photo, upright
@@ -108,6 +109,28 @@ def test_tiffs_of_others_are_read_with_16_bits(
     np.testing.assert_array_equal(
         read_photo(saved(tmp_path / "a.tif", file.getvalue())).pixels, deep
     )
+
+
+def test_deep_tiffs_in_planes_are_read_with_8_bits_or_refused(tmp_path: Path) -> None:
+    deep = hostile.deep_picture()
+    height, width = deep.shape[:2]
+    for compression in (1, 8):
+        planes = [deep[..., channel].astype("<u2").tobytes() for channel in range(3)]
+        planes = [zlib.compress(plane) for plane in planes] if compression == 8 else planes
+        sizes = tuple(map(len, planes))
+        tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+        tags[256], tags[257], tags[258], tags[259] = width, height, (16,) * 3, compression
+        tags[262], tags[277], tags[278], tags[279], tags[284] = 2, 3, height, sizes, 2
+        tags[273] = (0, sizes[0], sizes[0] + sizes[1])
+        tags.tagtype[273] = tags.tagtype[279] = 4
+        file = io.BytesIO()
+        tags.save(file)
+        path = saved(tmp_path / "a.tif", file.getvalue() + b"".join(planes))
+        if compression == 8:
+            np.testing.assert_array_equal(read_photo(path).pixels, deep >> 8)
+            continue
+        with pytest.raises(ImageError, match="a TIFF of 16-bit planes without compression is not"):
+            read_photo(path)
 
 
 def test_deep_grey_with_alpha_and_with_a_transparent_value_are_read(tmp_path: Path) -> None:
