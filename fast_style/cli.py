@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import shlex
 import sys
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fast_style.cli_film import add_flicker_arguments, run_films, run_flicker
 from fast_style.cli_optimize import (
     add_optimize_arguments,
     add_preview_arguments,
@@ -27,18 +29,26 @@ from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.cli_train import add_train_arguments, run_train
 from fast_style.errors import FastStyleError
 from fast_style.images import printable
+from fast_style.jobs import FORMATS, plan_jobs, without_existing
+from fast_style.opening import DEFAULT_MAX_PIXELS
 from fast_style.run_log import log_messages, report_error
 from fast_style.terminal import (
     INTERRUPTED,
     import_tensorflow,
     numbers,
+    percentage,
+    positive,
     precision_argument,
     say,
+    share,
     turn_away,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fast_style.checkpoints import Model
+    from fast_style.pipeline import Outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,13 +114,43 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, and folders of pictures",
+        help="pictures, folders of pictures, films, and patterns such as 'trip/*.jpg'",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="PATH",
         help="a file for one picture, a folder for more (default: generated/NAME_STYLE.jpg)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="what results are written as (default: each as it came)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=percentage,
+        default=95,
+        metavar="1..100",
+        help="of JPEG and WebP (default: 95)",
+    )
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave out pictures that have a result already"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse pictures of more pixels, which may be meant to exhaust the memory "
+        f"(default: {DEFAULT_MAX_PIXELS:,})",
+    )
+    parser.add_argument(
+        "--temporal",
+        type=share,
+        default=0.0,
+        metavar="0..1",
+        help="steady films: how much of the frame before is kept where nothing moves (default: 0)",
     )
     parser.add_argument(
         "--style-weights",
@@ -124,32 +164,62 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from fast_style.jobs import plan_pictures, stylize_file
+    from fast_style.pipeline import in_8_bits, run_jobs
 
     style_weights = numbers("--style-weights", options.style_weights)
     import_tensorflow()
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
-    jobs = plan_pictures(options.images, options.output, model.model.label)
+    jobs = plan_jobs(options.images, options.output, model.model.label, form=options.format)
     if style_weights is not None:
         try:
             model.check_style_weights(style_weights)
         except ValueError as error:
             raise FastStyleError(f"--style-weights: {error}") from error
+    if options.skip_existing:
+        planned, jobs = len(jobs), without_existing(jobs)
+        if skipped := planned - len(jobs):
+            say(f"{skipped} of {planned} files have a result already and are left as they are")
+
+    def stylize(images: list[np.ndarray]) -> list[np.ndarray]:
+        return model.stylize(images, style_weights=style_weights)
+
+    pictures = run_jobs(
+        [job for job in jobs if not job.is_film],
+        in_8_bits(stylize),
+        quality=options.quality,
+        max_pixels=options.max_pixels,
+    )
+    films = run_films(
+        (job for job in jobs if job.is_film), lambda frame: stylize([frame])[0], options.temporal
+    )
+    with contextlib.closing(pictures):
+        return _report_outcomes(itertools.chain(pictures, films), len(jobs))
+
+
+def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
+    """Shows progress, results, and in the end what failed; returns the exit code."""
     failures = []
-    many = len(jobs) > 1
-    for job in tqdm(jobs, unit="picture", disable=not (many and sys.stderr.isatty())):
-        try:
-            stylize_file(model, job, style_weights)
-        except FastStyleError as error:
-            if not many:
-                raise
-            failures.append(str(error))
+    many = count > 1
+    bar = tqdm(
+        outcomes,
+        total=count,
+        unit="file",
+        dynamic_ncols=True,
+        disable=not (many and sys.stderr.isatty()),
+    )
+    for outcome in bar:
+        if outcome.error is None:
+            tqdm.write(printable(outcome.job.target))
+        elif not many:
+            raise outcome.error
         else:
-            tqdm.write(printable(job.target))
+            failures.append(str(outcome.error))
+        for note in outcome.notes:
+            say(f"note: {printable(outcome.job.source)}: {note}")
     if failures:
-        say(f"{len(failures)} of {len(jobs)} pictures failed:")
+        say(f"{len(failures)} of {count} files failed:")
         for failure in failures:
             say(f"  {failure}")
     return 1 if failures else 0
@@ -262,7 +332,7 @@ _COMMANDS = {
         add_train_arguments,
         run_train,
     ),
-    "eval": ("Stylize pictures with a trained model.", _eval_arguments, _eval),
+    "eval": ("Stylize pictures and films with a trained model.", _eval_arguments, _eval),
     "export": ("Write a trained model as a SavedModel.", _export_arguments, _export),
     "optimize": (
         "Stylize one picture by optimizing its pixels: slow, for any style.",
@@ -278,6 +348,11 @@ _COMMANDS = {
         "Measure a model: it equals how many iterations of L-BFGS?",
         add_quality_arguments,
         run_quality,
+    ),
+    "flicker": (
+        "Measure how much a styled film flickers.",
+        add_flicker_arguments,
+        run_flicker,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
 }

@@ -16,7 +16,8 @@ from types import TracebackType
 import numpy as np
 
 from fast_style.errors import DataError, ImageError
-from fast_style.images import INPUT_SUFFIXES, load_training_crop, printable
+from fast_style.images import load_training_crop, printable
+from fast_style.opening import INPUT_SUFFIXES
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _ORDER, _CROP = 1, 2  # Keep the random streams of one seed apart.
 def find_photos(folder: str | os.PathLike[str], *, advice: str = _WHAT_TO_SET) -> tuple[Path, ...]:
     """Lists the pictures in a folder and the folders below it.
 
-    Files count by their ending (`images.INPUT_SUFFIXES`, in any case); they are not opened. Names
+    Files count by their ending (`opening.INPUT_SUFFIXES`, in any case); they are not opened. Names
     that start with a dot are skipped. Linked folders are entered, each real folder once.
 
     Args:

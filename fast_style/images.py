@@ -1,37 +1,31 @@
-"""Picture files to and from uint8 arrays, and the resizing that the rest is built on.
+"""Picture files to and from arrays, and the resizing that the rest is built on.
 
-Every array is [H, W, 3] uint8, RGB, upright. What a file may hold besides that (EXIF orientation,
-grey, palettes, transparency, CMYK, 16 bits, several frames) ends in this module.
+Arrays are [H, W, 3] uint8, RGB, upright; 16 bits are only written here. `photo` reads them, and
+whatever else travels with a picture.
 """
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import io
 import os
-import re
-import stat
-import threading
-import warnings
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
+from fast_style.colour_profiles import to_srgb
+from fast_style.deep_colour import write_png, write_tiff
 from fast_style.errors import FastStyleError, ImageError
+from fast_style.extras import Extras, orientation, parse_exif
 from fast_style.files import atomic_path, check_folder
-
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-"""A picture file: its path, its bytes, or a file opened for reading in binary."""
-
-INPUT_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+from fast_style.opening import (
+    DEFAULT_MAX_PIXELS,
+    Source,
+    opened,
+    printable,
+    reason_of,
 )
-"""Endings, in lower case, by which folders of pictures are searched. Contents decide the format."""
+from fast_style.pixel_modes import split_alpha, to_8_bits, to_16_bits, to_array
 
 _OUTPUT_FORMATS = {
     ".jpg": "JPEG",
@@ -46,13 +40,9 @@ _OUTPUT_FORMATS = {
 OUTPUT_SUFFIXES = tuple(_OUTPUT_FORMATS)
 """Endings, in lower case, that `write_image` can write."""
 
-DEFAULT_MAX_PIXELS = 178_956_970
-"""Larger pictures are refused unless asked for: Pillow's own limit, 0.5 GB as an RGB array."""
-
-# Only formats whose decoders stay inside this process: Pillow would hand EPS to Ghostscript,
-# whatever the file is called. AVIF stays last, see `_open`.
-_INPUT_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-
+_DEEP_FORMATS = ("PNG", "TIFF")
+_ALPHA_FORMATS = ("PNG", "WEBP", "TIFF")
+_NO_EXTRAS = Extras()
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 
 _UPRIGHT = {
@@ -68,11 +58,6 @@ _UPRIGHT = {
 
 _DRAFT_REDUCTION = 2.0
 """How much larger than its crop a reduced JPEG decode must stay; see `load_training_crop`."""
-
-_PILLOW_WARNINGS = r"PIL(\.|$)"
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_limit_lock = threading.Lock()
 
 
 def read_image(
@@ -99,8 +84,8 @@ def read_image(
     Raises:
       ImageError: If this is not a picture, or is damaged, cut short, or too large.
     """
-    with _opened(source, max_pixels) as image:
-        return _to_array(_flat_upright(image, background))
+    with opened(source, max_pixels) as image:
+        return to_array(_flat_upright(image, background))
 
 
 def read_opaque(
@@ -119,10 +104,10 @@ def read_opaque(
       ImageError: As `read_image` does, or if any pixel is not fully opaque.
     """
     picture = None
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         rgb, alpha = _loaded(image)
         if alpha is None:
-            picture = _to_array(_upright(image, rgb))
+            picture = to_array(_upright(image, rgb))
     if picture is None:
         raise ImageError(
             f"{printable(path)}: has transparent parts, and what is behind them would become part "
@@ -160,13 +145,13 @@ def load_training_crop(
     """
     _check_size(size)
     _check_offset(offset)
-    with _opened(path, DEFAULT_MAX_PIXELS) as image:
+    with opened(path, DEFAULT_MAX_PIXELS) as image:
         at_least = int(_DRAFT_REDUCTION * size)
         image.draft(None, (at_least, at_least))  # Does nothing for other formats than JPEG.
         crop = _cover_crop(_flat_upright(image, (255, 255, 255)), size, offset)
         if flip:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _to_array(crop)
+        return to_array(crop)
 
 
 def check_output(
@@ -186,31 +171,49 @@ def check_output(
 
 
 def check_outputs(
-    paths: Iterable[str | os.PathLike[str]], sources: Iterable[str | os.PathLike[str]]
+    paths: Iterable[str | os.PathLike[str]],
+    sources: Iterable[str | os.PathLike[str]],
+    *,
+    suffixes: Sequence[str] = OUTPUT_SUFFIXES,
+    kind: str = "pictures",
 ) -> None:
-    """Does `check_output` for many results, none of which may replace any source."""
-    kept = {Path(source).resolve() for source in sources}
-    for path in paths:
-        _check_output(Path(path), kept)
+    """Does `check_output` for many results, none of which may replace any source.
+
+    Args:
+      paths: The results.
+      sources: What they are made of.
+      suffixes: The endings, in lower case, that they may have.
+      kind: What they are, for the message.
+    """
+    kept = {os.path.realpath(source) for source in sources}
+    for path in map(Path, paths):
+        if path.suffix.lower() not in suffixes:
+            ending = path.suffix or "a name without an ending"
+            raise ImageError(
+                f"{printable(path)}: {kind} are not written as {ending}; "
+                f"end the name in one of {', '.join(suffixes)}"
+            )
+        _check_output(path, kept)
 
 
-def _check_output(path: Path, sources: Set[Path]) -> None:
+def _check_output(path: Path, sources: Set[str]) -> None:
     name = printable(path)
-    if path.suffix.lower() not in _OUTPUT_FORMATS:
-        raise ImageError(
-            f"{name}: pictures are not written as {path.suffix or 'a name without an ending'}; "
-            f"end the name in one of {', '.join(OUTPUT_SUFFIXES)}"
-        )
     if os.path.isdir(path):  # Unlike Path's, not upset by a name too long.
         raise FastStyleError(f"{name}: this is a folder; name a file in it")
     check_folder(path.parent)
-    if sources and path.resolve() in sources:
+    if sources and os.path.realpath(path) in sources:
         raise FastStyleError(
             f"{name}: would replace a source picture; choose another output with -o"
         )
 
 
-def write_image(path: str | os.PathLike[str], image: np.ndarray, *, quality: int = 95) -> None:
+def write_image(
+    path: str | os.PathLike[str],
+    image: np.ndarray,
+    *,
+    quality: int = 95,
+    extras: Extras = _NO_EXTRAS,
+) -> None:
     """Writes a picture in the format that the path's ending names, whole or not at all.
 
     JPEG keeps colour at full resolution (4:4:4), because stylized pictures are full of saturated
@@ -218,15 +221,18 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray, *, quality: int
 
     Args:
       path: Ends in one of `OUTPUT_SUFFIXES`, in any case. Missing folders are created.
-      image: [H, W, 3] uint8.
+      image: [H, W, 3] uint8, or uint16, whose depth PNG and TIFF keep.
       quality: 1..100, for JPEG and WebP.
+      extras: Written too as far as the format has a place: alpha in PNG, WebP and TIFF; EXIF and a
+        colour profile in all but BMP, for which colours are converted to sRGB. An alpha of another
+        size is scaled.
 
     Raises:
       ImageError: If the ending is unknown or the format cannot hold a picture of this size.
       FastStyleError: If the file cannot be written there; `check_output` says so before.
       ValueError: If `image` or `quality` is not as above.
     """
-    _check_image(image)
+    _check_image(image, deep=True)
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1 to 100, got {quality}")
     path = Path(path)
@@ -240,20 +246,57 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray, *, quality: int
             f"{name}: {form} cannot hold {width}x{height} pixels (at most {limit} a side); "
             "choose .png or .tif"
         )
-    options: dict[str, object] = {
-        "JPEG": {"quality": quality, "subsampling": 0},
-        "WEBP": {"quality": quality},
-        "TIFF": {"compression": "tiff_deflate"},
-    }.get(form, {})
+    if form not in _DEEP_FORMATS:
+        image = to_8_bits(image)
+    if form in _ALPHA_FORMATS and extras.alpha is not None:
+        image = np.dstack([image, _alpha_like(image, extras.alpha)])
     with atomic_path(path) as aside:
         try:
-            Image.fromarray(np.ascontiguousarray(image)).save(aside, format=form, **options)
+            _encode(aside, form, np.ascontiguousarray(image), quality, extras)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # The system's refusal: atomic_path words it.
             raise ImageError(
-                f"{name}: the {form} encoder failed ({_reason(error)}); choose another format"
+                f"{name}: the {form} encoder failed ({reason_of(error)}); choose another format"
             ) from error
+
+
+def _encode(path: Path, form: str, image: np.ndarray, quality: int, extras: Extras) -> None:
+    """Writes [H, W, 3 or 4], of a depth that the format has, and what else it can hold."""
+    height, width = image.shape[:2]
+    exif = extras.exif_for(width, height, jpeg=form == "JPEG")
+    more = {"icc_profile": extras.icc_profile, "dpi": extras.dpi}
+    if form == "TIFF":
+        with open(path, "wb") as file:
+            write_tiff(file, image, exif=None if exif is None else parse_exif(exif), **more)
+        return
+    if form == "PNG" and image.dtype == np.uint16:
+        with open(path, "wb") as file:
+            write_png(file, image, exif=None if exif is None else exif[len(b"Exif\0\0") :], **more)
+        return
+    options: dict[str, object] = {"quality": quality} if form in ("JPEG", "WEBP") else {}
+    if form == "JPEG":
+        options["subsampling"] = 0
+    picture = Image.fromarray(image)
+    if form == "BMP":
+        if extras.icc_profile is not None:
+            picture = to_srgb(picture, extras.icc_profile) or picture
+    else:
+        options |= {key: value for key, value in more.items() if value is not None}
+        if exif is not None:
+            options["exif"] = exif
+    picture.save(path, format=form, **options)
+
+
+def _alpha_like(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Returns an alpha of an image's size and depth."""
+    height, width = image.shape[:2]
+    if alpha.shape != (height, width):
+        scaled = Image.fromarray(alpha.astype(np.float32)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        alpha = np.rint(np.asarray(scaled)).astype(alpha.dtype)
+    return to_8_bits(alpha) if image.dtype == np.uint8 else to_16_bits(alpha)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -277,7 +320,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     _check_size(height)
     _check_size(width)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return _to_array(resized)
+    return to_array(resized)
 
 
 def cover_crop(
@@ -303,7 +346,7 @@ def cover_crop(
     _check_image(image)
     _check_size(size)
     _check_offset(offset)
-    return _to_array(_cover_crop(Image.fromarray(image), size, offset))
+    return to_array(_cover_crop(Image.fromarray(image), size, offset))
 
 
 def fit_long_side(image: np.ndarray, size: int) -> np.ndarray:
@@ -342,18 +385,12 @@ def to_uint8(picture: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(picture, 0.0, 255.0)).astype(np.uint8)
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    """Returns a path for a one-line message: line breaks and undecodable bytes are escaped."""
-    text = os.fspath(path)
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
-
-
-def _check_image(image: np.ndarray) -> None:
+def _check_image(image: np.ndarray, *, deep: bool = False) -> None:
     shape, kind = np.shape(image), getattr(image, "dtype", type(image).__name__)
-    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise ValueError(f"expected an image of uint8 [H, W, 3], got {kind} {list(shape)}")
+    kinds = ("uint8", "uint16") if deep else ("uint8",)
+    if kind not in kinds or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        expected = " or ".join(kinds)
+        raise ValueError(f"expected an image of {expected} [H, W, 3], got {kind} {list(shape)}")
 
 
 def _check_size(size: int) -> None:
@@ -376,23 +413,6 @@ def _cover_crop(image: Image.Image, size: int, offset: tuple[float, float]) -> I
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def _to_array(image: Image.Image) -> np.ndarray:
-    """Copies an RGB image into a writable array.
-
-    Large pictures are copied in strips, because NumPy takes pixels from Pillow through
-    intermediate copies that would double the peak memory.
-    """
-    array = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(1, (1 << 22) // image.width)
-    if rows >= image.height:
-        array[:] = np.asarray(image)
-        return array
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
-    return array
-
-
 def _flat_upright(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Decodes an opened picture to upright RGB over a background."""
     rgb, alpha = _loaded(image)
@@ -406,201 +426,11 @@ def _flat_upright(image: Image.Image, background: tuple[int, int, int]) -> Image
 def _loaded(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Decodes an opened picture to RGB as stored, and its transparency if any pixel has some."""
     image.load()
-    rgb, alpha = _split_alpha(image)
-    return rgb, None if alpha is None or _lowest(alpha) == 255 else alpha
+    rgb, alpha = split_alpha(image)
+    return rgb, None if alpha is None or np.asarray(alpha).min() == 255 else alpha
 
 
 def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
     """Turns the pixels of a loaded picture as its metadata say."""
-    # Asked only after loading: Pillow turns TIFFs while loading them, and then drops the tag.
-    turn = _UPRIGHT.get(_orientation(image))
+    turn = _UPRIGHT.get(orientation(image))
     return rgb if turn is None else rgb.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return value if isinstance(value, int) else 1
-    except Exception:  # Broken metadata raise nearly anything, and are no reason to lose a photo.
-        return 1
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Converts a loaded picture of any mode to RGB, and its transparency, if any, to 8-bit grey."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling.
-        grey, alpha = _deep_grey(np.asarray(image), image.info.get("transparency"))
-        return Image.fromarray(grey).convert("RGB"), alpha
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return rgba.convert("RGB"), rgba.getchannel("A")
-    return (image if image.mode == "RGB" else image.convert("RGB")), None
-
-
-def _deep_grey(
-    values: np.ndarray, transparent_value: object
-) -> tuple[np.ndarray, Image.Image | None]:
-    """Scales grey of more than 8 bits to 0..255, see `read_image`."""
-    alpha = None
-    if isinstance(transparent_value, int):
-        alpha = Image.fromarray(np.where(values == transparent_value, 0, 255).astype(np.uint8))
-    highest: float = 65535.0
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values)
-        highest = 1.0 if values.max() <= 1.0 else 255.0
-    elif values.max() > 65535:
-        highest = 2.0**31 - 1
-    scaled = np.clip(values.astype(np.float32) * (255.0 / highest), 0.0, 255.0)
-    return np.rint(scaled).astype(np.uint8), alpha
-
-
-def _lowest(alpha: Image.Image) -> int:
-    return int(np.asarray(alpha).min())
-
-
-@contextlib.contextmanager
-def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
-    """Opens a picture for decoding; whatever fails in the block becomes an `ImageError`.
-
-    The block holds nothing but decoding: arguments are checked before, or the file gets the blame.
-    """
-    with _source_file(source) as (name, file):
-        try:
-            with _quiet_pillow():
-                image = _open(file, max_pixels)
-                if image.width * image.height > max_pixels:
-                    raise Image.DecompressionBombError
-                yield image
-        except UnidentifiedImageError as error:
-            file.seek(0)
-            raise ImageError(
-                f"{name}: not a readable picture (it holds {_describe(file.read(256))}); "
-                "give a JPEG, PNG, WebP, TIFF, BMP or GIF file"
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(
-                f"{name}: has more than the allowed {max_pixels:,} pixels; "
-                "make it smaller, or raise max_pixels if you trust the file"
-            ) from error
-        except MemoryError as error:
-            raise ImageError(
-                f"{name}: too little memory to decode this picture; make it smaller"
-            ) from error
-        except Exception as error:
-            # Decoders raise nearly anything on hostile files: OSError, SyntaxError, struct.error...
-            raise ImageError(
-                f"{name}: this picture is damaged or cut short ({_reason(error)}); replace the file"
-            ) from error
-
-
-@contextlib.contextmanager
-def _source_file(source: Source) -> Iterator[tuple[str, BinaryIO]]:
-    """Gives a picture's name for messages, and its contents as a seekable file."""
-    if isinstance(source, (str, os.PathLike)):
-        name = printable(source)
-        with _open_regular(name, source) as file:
-            yield name, file
-        return
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        name, data = "picture given as bytes", source
-    else:
-        name, data = printable(str(getattr(source, "name", "picture given as a file"))), None
-        try:
-            data = source.read()
-        except OSError as error:
-            raise ImageError(f"{name}: cannot read this picture ({_reason(error)})") from error
-    if not len(data):
-        raise _empty(name)
-    yield name, io.BytesIO(data)
-
-
-def _open_regular(name: str, path: str | os.PathLike[str]) -> BinaryIO:
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{name}: this is a folder, not a picture; name a file in it")
-        if not stat.S_ISREG(status.st_mode):  # A pipe or a device could be waited on forever.
-            raise ImageError(f"{name}: this is not an ordinary file; name a picture file")
-        if not status.st_size:
-            raise _empty(name)
-        return open(path, "rb")
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such picture; check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path.
-        raise ImageError(
-            f"{name}: cannot open this picture ({_reason(error)}); check its path and permissions"
-        ) from error
-
-
-def _empty(name: str) -> ImageError:
-    return ImageError(f"{name}: this picture is empty (0 bytes); replace the file")
-
-
-def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Identifies a picture and reads its header, with Pillow's limit raised where asked for."""
-    try:
-        if max_pixels <= DEFAULT_MAX_PIXELS:
-            return Image.open(file, formats=_INPUT_FORMATS)
-        with _limit_lock:
-            limit = Image.MAX_IMAGE_PIXELS
-            Image.MAX_IMAGE_PIXELS = None  # The caller compares the size with `max_pixels`.
-            try:
-                return Image.open(file, formats=_INPUT_FORMATS)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-    except KeyError as error:
-        # Pillow before 11.3 has no AVIF, and says so this way once nothing before it fitted.
-        raise UnidentifiedImageError from error
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silences Pillow's warnings (odd metadata, large sizes), and only those.
-
-    `warnings.catch_warnings` would restore the filters of another thread's block, so one narrow
-    filter is shared by all threads that decode, and leaves with the last of them.
-    """
-    global _quiet_depth
-    with _quiet_lock:
-        warnings.filterwarnings("ignore", module=_PILLOW_WARNINGS)
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            ours = ("ignore", None, Warning, re.compile(_PILLOW_WARNINGS), 0)
-            if _quiet_depth == 0 and ours in warnings.filters:
-                # A list, although it is typed as a sequence: filters have no public removal.
-                warnings.filters.remove(ours)  # type: ignore[attr-defined]
-
-
-def _describe(head: bytes) -> str:
-    """Names what the first bytes of a file look like, for somebody who expected a picture."""
-    start = head.lstrip().lower()
-    if not head.strip(b"\0"):
-        return "nothing but zero bytes"
-    if head[4:8] == b"ftyp":
-        if head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-            return "a HEIC photo"
-        return "a film"
-    if head.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")):
-        return "a picture with a damaged header"
-    if start.startswith(b"%pdf"):
-        return "a PDF document"
-    if start.startswith(b"pk\x03\x04"):
-        return "a ZIP archive"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    if start.startswith((b"<svg", b"<?xml")):
-        return "an SVG drawing or other XML"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # Its end may be cut.
-    except UnicodeDecodeError:
-        return "something unknown"
-    return "text" if all(c.isprintable() or c.isspace() for c in text) else "something unknown"
-
-
-def _reason(error: BaseException) -> str:
-    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return " ".join(printable(text).split())[:200]

@@ -103,6 +103,36 @@ def positive(text: str) -> int:
     return value
 
 
+def percentage(text: str) -> int:
+    """Reads a whole number of 1 to 100, as the `type` of an argument.
+
+    Raises:
+      ArgumentTypeError: If it is something else.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 100, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """Reads a number of 0 to 1, as the `type` of an argument.
+
+    Raises:
+      ArgumentTypeError: If it is something else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 to 1, got {text!r}")
+    return value
+
+
 def overrides_argument(parser: argparse.ArgumentParser) -> None:
     """Declares --set, which collects `overrides`."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,6 +26,8 @@ from fast_style import saving, train_state, training
 from fast_style.checkpoints import Model, load_model, save_model
 from fast_style.cli import main, script
 from fast_style.config import config_to_yaml, load_config
+from fast_style.images import write_image
+from fast_style.photo import read_photo
 from fast_style.transform_net import init_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,7 +319,7 @@ def test_eval_takes_pictures_and_folders_and_keeps_their_tree(
     tiny.save_picture(workplace / "trip" / "day2" / "b.jpg", 24, 20, 2)
     tiny.save_picture(workplace / "dog.jpg", 33, 47, 3)
     assert evaluate(trained, "--image", "dog.jpg", "trip", "-o", "out") == 0
-    expected = ["out/dog_tiny.jpg", "out/a_tiny.png", "out/day2/b_tiny.jpg"]
+    expected = ["out/dog.jpg", "out/a.png", "out/day2/b.jpg"]
     assert capsys.readouterr().out.splitlines() == expected
     assert all((workplace / path).is_file() for path in expected)
 
@@ -332,7 +335,7 @@ def test_one_bad_picture_among_good_ones_is_named_and_the_others_are_done(
     )
     assert result.returncode == 1
     assert result.stdout.splitlines() == ["generated/a_tiny.jpg", "generated/c_tiny.jpg"]
-    assert result.stderr.splitlines()[:1] == ["1 of 3 pictures failed:"]
+    assert result.stderr.splitlines()[:1] == ["1 of 3 files failed:"]
     assert result.stderr.count("\n") == 2, result.stderr
     assert "\n  b.jpg: " in result.stderr
     assert sorted(path.name for path in (workplace / "generated").iterdir()) == [
@@ -386,6 +389,71 @@ def test_a_phone_photo_comes_out_upright(
     with Image.open("generated/phone_tiny.jpg") as result:
         assert result.size == (30, 40)
         assert 0x0112 not in result.getexif()  # Nothing left that would turn it again.
+
+
+def test_eval_takes_patterns_formats_and_quality_and_leaves_existing_results(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "shots").mkdir()
+    for number in range(2):
+        tiny.save_picture(workplace / "shots" / f"{number}.png", 60, 70, number)
+    arguments = ("--image", "shots/*.png", "-o", "out", "--format", "jpg")
+    assert evaluate(trained, *arguments, "--quality", "95") == 0
+    assert capsys.readouterr().out.splitlines() == ["out/0.jpg", "out/1.jpg"]
+    large = (workplace / "out" / "0.jpg").stat().st_size
+    (workplace / "out" / "0.jpg").unlink()
+    kept = (workplace / "out" / "1.jpg").read_bytes()
+    assert evaluate(trained, *arguments, "--quality", "30", "--skip-existing") == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["out/0.jpg"]
+    assert "1 of 2 files have a result already and are left as they are" in said.err
+    assert (workplace / "out" / "0.jpg").stat().st_size < large / 2
+    assert (workplace / "out" / "1.jpg").read_bytes() == kept
+    assert evaluate(trained, *arguments, "--skip-existing") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_eval_refuses_bombs_unless_told_otherwise_and_keeps_16_bits(
+    trained: Trained,
+    stylizer: fast_style.Stylizer,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    deep = tiny.smooth_picture(20, 24, 1).astype(np.uint16) * 257
+    write_image("deep.tif", deep)
+    (workplace / "bomb.png").write_bytes(hostile.bomb())
+    assert (workplace / "bomb.png").stat().st_size < 100_000
+    assert evaluate(trained, "--image", "bomb.png", "deep.tif", "-o", "out") == 1
+    said = capsys.readouterr()
+    assert said.out == "out/deep.tif\n"
+    assert "1 of 2 files failed:\n  bomb.png: has more than the allowed 89,478," in said.err
+    assert "--max-pixels" in said.err
+    result = read_photo("out/deep.tif").pixels
+    assert result.dtype == np.uint16
+    expected = stylizer.stylize(tiny.smooth_picture(20, 24, 1)).astype(int) * 257
+    np.testing.assert_allclose(result, expected, atol=257)
+    assert evaluate(trained, "--image", "deep.tif", "-o", "a.tif", "--max-pixels", "479") == 1
+    assert "more than the allowed 479 pixels" in capsys.readouterr().err
+
+
+def test_eval_says_that_only_the_first_frame_is_stylized(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "moving.gif").write_bytes(hostile.animation("GIF"))
+    assert evaluate(trained, "--image", "moving.gif") == 0
+    said = capsys.readouterr()
+    assert said.out == "generated/moving_tiny.png\n"
+    assert said.err == "note: moving.gif: only the first of its 3 frames is stylized\n"
+
+
+@pytest.mark.parametrize("quality", ["0", "101", "high"])
+def test_eval_refuses_an_impossible_quality(
+    quality: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        script("eval", ["--model", "m", "--image", "a.jpg", "--quality", quality])
+    assert caught.value.code == 2
+    assert f"expected a whole number of 1 to 100, got '{quality}'" in capsys.readouterr().err
 
 
 # export.py

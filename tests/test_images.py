@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fast_style import images
+from fast_style import images, opening
 from fast_style.errors import FastStyleError, ImageError
 from fast_style.images import (
     OUTPUT_SUFFIXES,
@@ -304,7 +304,7 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(60_000, 60_000))
     for read in (read_image, lambda source: load_training_crop(source, 8)):
-        with pytest.raises(ImageError, match=r"bomb\.png: has more than the allowed 178,956,970"):
+        with pytest.raises(ImageError, match=r"bomb\.png: has more than the allowed 89,478,485"):
             read(path)
     with pytest.raises(ImageError, match="has more than the allowed 390 pixels"):
         read_image(encoded(Image.fromarray(noise())), max_pixels=390)
@@ -314,7 +314,7 @@ def test_pixel_limit_can_be_raised_and_pillows_own_is_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    monkeypatch.setattr(images, "DEFAULT_MAX_PIXELS", 100)
+    monkeypatch.setattr(opening, "_PILLOW_REFUSES_ABOVE", 100)
     data = encoded(Image.fromarray(noise()))  # 391 pixels
     with pytest.raises(ImageError, match="more than the allowed 100 pixels"):
         read_image(data, max_pixels=100)
