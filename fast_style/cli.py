@@ -25,7 +25,8 @@ from fast_style.cli_optimize import (
     run_preview,
 )
 from fast_style.cli_quality import add_quality_arguments, run_quality
-from fast_style.errors import FastStyleError
+from fast_style.cli_stylize import stylize_arguments, stylize_options
+from fast_style.errors import FastStyleError, UsageError
 from fast_style.images import printable
 from fast_style.terminal import (
     INTERRUPTED,
@@ -34,7 +35,6 @@ from fast_style.terminal import (
     duration,
     import_tensorflow,
     loss_number,
-    numbers,
     overrides_argument,
     precision_argument,
     print_facts,
@@ -234,11 +234,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a file for one picture, a folder for more (default: generated/NAME_STYLE.jpg)",
     )
-    parser.add_argument(
-        "--style-weights",
-        metavar="A,B,...",
-        help="how much of each style, for models of several styles",
-    )
+    stylize_arguments(parser)
     precision_argument(parser)
     # The 2016 eval.py had these and did nothing with them either.
     parser.add_argument("--loss_model", help=argparse.SUPPRESS)
@@ -248,22 +244,23 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
 def _eval(options: argparse.Namespace) -> int:
     from fast_style.jobs import plan_pictures, stylize_file
 
-    style_weights = numbers("--style-weights", options.style_weights)
+    how = stylize_options(options)
     import_tensorflow()
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
     jobs = plan_pictures(options.images, options.output, model.model.label)
-    if style_weights is not None:
+    logging.getLogger("fast_style.stylize").setLevel(logging.INFO)  # How large pictures are done.
+    if how.style_weights is not None:
         try:
-            model.check_style_weights(style_weights)
+            model.check_style_weights(how.style_weights)
         except ValueError as error:
-            raise FastStyleError(f"--style-weights: {error}") from error
+            raise UsageError(f"--style-weights: {error}") from error
     failures = []
     many = len(jobs) > 1
     for job in tqdm(jobs, unit="picture", disable=not (many and sys.stderr.isatty())):
         try:
-            stylize_file(model, job, style_weights)
+            stylize_file(model, job, how)
         except FastStyleError as error:
             if not many:
                 raise

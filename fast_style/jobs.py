@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from fast_style.images import (
     read_image,
     write_image,
 )
+from fast_style.stylize_options import StylizeOptions
 
 if TYPE_CHECKING:
     from fast_style.stylize import Stylizer
@@ -109,11 +110,16 @@ def _check_targets(jobs: Sequence[Job]) -> None:
         taken[target] = job.source
 
 
-def stylize_file(model: Stylizer, job: Job, style_weights: Sequence[float] | None = None) -> None:
+def stylize_file(model: Stylizer, job: Job, options: StylizeOptions | None = None) -> None:
     """Reads, stylizes and writes one picture.
+
+    Args:
+      model: What stylizes it.
+      job: Where it is, and where the result goes.
+      options: How; none for the defaults.
 
     Raises:
       FastStyleError: If it cannot be read or written.
     """
     image = read_image(job.source)
-    write_image(job.target, model.stylize(image, style_weights=style_weights))
+    write_image(job.target, model.stylize(image, **asdict(options or StylizeOptions())))

@@ -19,6 +19,7 @@ import tensorflow as tf
 from fast_style.checkpoints import Model
 from fast_style.layers import moments, normalize, tanh_pixels
 from fast_style.map_store import MapStore, StoredMap, open_store
+from fast_style.resample import levels
 from fast_style.stages import (
     Element,
     Grid,
@@ -137,14 +138,14 @@ class TiledNet:
         self._dtype = tf.as_dtype(precision)
         self._functions: dict[Any, Any] = {}
 
-    def exact(self, image: np.ndarray, mix: Sequence[float], sink: Sink, *, tile: int) -> None:
+    def exact(self, image: np.ndarray, mix: np.ndarray, sink: Sink, *, tile: int) -> None:
         """Stylizes a picture as the whole net would, to the rounding.
 
         Maps at a quarter of the resolution are kept in temporary files, at most four at a time.
 
         Args:
           image: uint8 or uint16 [H, W, 3].
-          mix: How much of each style.
+          mix: [S] float32, how much of each style.
           sink: Is given every tile, in any order.
           tile: Side of a tile in pixels.
 
@@ -167,7 +168,7 @@ class TiledNet:
         return maps * area * depth * self._dtype.size
 
     def _exact(
-        self, image: np.ndarray, mix: Sequence[float], sink: Sink, tile: int, store: MapStore
+        self, image: np.ndarray, mix: np.ndarray, sink: Sink, tile: int, store: MapStore
     ) -> None:
         net = self._net
         picture = self._picture(image, mix)
@@ -187,7 +188,7 @@ class TiledNet:
         self,
         image: np.ndarray,
         thumbnail: np.ndarray,
-        mix: Sequence[float],
+        mix: np.ndarray,
         sink: Sink,
         *,
         tile: int,
@@ -197,7 +198,7 @@ class TiledNet:
         Args:
           image: uint8 or uint16 [H, W, 3].
           thumbnail: The same picture, small enough to be computed whole.
-          mix: How much of each style.
+          mix: [S] float32, how much of each style.
           sink: Is given every tile, in any order.
           tile: Side of a tile in pixels.
         """
@@ -218,12 +219,12 @@ class TiledNet:
 
     # --- one picture ---
 
-    def _picture(self, image: np.ndarray, mix: Sequence[float]) -> _Picture:
+    def _picture(self, image: np.ndarray, mix: np.ndarray) -> _Picture:
         axes = [self._net.source_positions(size) for size in image.shape[:2]]
 
         def read(rows: Range, columns: Range) -> list[np.ndarray]:
             part = _crop(image, axes[0][slice(*rows)], axes[1][slice(*columns)])
-            return [to_levels(part)]
+            return [levels(part)]
 
         grids = (Grid(len(axes[0])), Grid(len(axes[1])))
         picture = _Picture(_Source("picture", grids, read), np.asarray(mix, np.float32))
@@ -478,12 +479,6 @@ class TiledNet:
 
     def _vectors(self, stage: Stage, count: int) -> tuple[tf.TensorSpec, ...]:
         return (tf.TensorSpec([channels(stage, self._weights)], tf.float32),) * count
-
-
-def to_levels(pixels: np.ndarray) -> np.ndarray:
-    """Returns pixels of 8 or 16 bits as float32 levels 0..255."""
-    levels = pixels.astype(np.float32)
-    return levels / np.float32(257.0) if pixels.dtype == np.uint16 else levels
 
 
 def parts(start: int, stop: int, side: int) -> list[Range]:

@@ -13,6 +13,7 @@ from fast_style.errors import FastStyleError, ImageError
 from fast_style.images import read_image
 from fast_style.jobs import Job, plan_pictures, stylize_file
 from fast_style.stylize import Stylizer
+from fast_style.stylize_options import StylizeOptions
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +172,7 @@ def test_a_picture_is_read_stylized_and_written(stylizer: Stylizer) -> None:
     job = Job(Path("photo.png"), Path("out/styled.png"))
     stylize_file(stylizer, job)
     np.testing.assert_array_equal(read_image("out/styled.png"), stylizer.stylize(photo))
-    stylize_file(stylizer, job, [0.0, 1.0])
+    stylize_file(stylizer, job, StylizeOptions(style_weights=[0.0, 1.0]))
     expected = stylizer.stylize(photo, style_weights=[0.0, 1.0])
     np.testing.assert_array_equal(read_image("out/styled.png"), expected)
 
@@ -200,7 +201,7 @@ def test_a_failure_is_told_and_writes_nothing(
     class Unused:
         """Returns the picture; what fails here is reading or writing."""
 
-        def stylize(self, image: np.ndarray, style_weights: Any = None) -> np.ndarray:
+        def stylize(self, image: np.ndarray, **options: Any) -> np.ndarray:
             return image
 
     Path("text.jpg").write_text("not a picture")

@@ -151,7 +151,9 @@ def test_style_weights_that_do_not_fit_the_model_are_refused(
     ],
 )
 def test_what_is_not_a_uint8_array_is_refused(stylizer: Stylizer, image: Any, got: str) -> None:
-    with pytest.raises(TypeError, match=f"image: expected a NumPy array of uint8, got {got}"):
+    with pytest.raises(
+        TypeError, match=f"image: expected a NumPy array of uint8 or uint16, got {got}"
+    ):
         stylizer.stylize(image)
 
 
