@@ -148,6 +148,10 @@ class Stylizer:
                 results[index] = result
         return results
 
+    def temporary_bytes(self, height: int, width: int) -> int:
+        """Returns how much disk space exact tiles need for a picture of that size."""
+        return self._tiled.temporary_bytes(height, width)
+
     def _some(
         self,
         images: list[np.ndarray],
@@ -235,7 +239,7 @@ class Stylizer:
                 photo.shape[1],
                 photo.shape[0],
                 side,
-                self._tiled.temporary_bytes(*photo.shape[:2]) / 1e9,
+                self.temporary_bytes(*photo.shape[:2]) / 1e9,
             )
             self._tiled.exact(photo, mix, _writer(target), tile=side)
 
