@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import logging
 import shlex
@@ -26,8 +27,9 @@ from fast_style.cli_optimize import (
     run_preview,
 )
 from fast_style.cli_quality import add_quality_arguments, run_quality
+from fast_style.cli_stylize import stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
-from fast_style.errors import FastStyleError
+from fast_style.errors import FastStyleError, UsageError
 from fast_style.images import printable
 from fast_style.jobs import FORMATS, plan_jobs, without_existing
 from fast_style.opening import DEFAULT_MAX_PIXELS
@@ -35,7 +37,6 @@ from fast_style.run_log import log_messages, report_error
 from fast_style.terminal import (
     INTERRUPTED,
     import_tensorflow,
-    numbers,
     percentage,
     positive,
     precision_argument,
@@ -152,11 +153,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="0..1",
         help="steady films: how much of the frame before is kept where nothing moves (default: 0)",
     )
-    parser.add_argument(
-        "--style-weights",
-        metavar="A,B,...",
-        help="how much of each style, for models of several styles",
-    )
+    stylize_arguments(parser)
     precision_argument(parser)
     # The 2016 eval.py had these and did nothing with them either.
     parser.add_argument("--loss_model", help=argparse.SUPPRESS)
@@ -164,30 +161,31 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from fast_style.pipeline import in_8_bits, run_jobs
+    from fast_style.pipeline import run_jobs
 
-    style_weights = numbers("--style-weights", options.style_weights)
+    how = stylize_options(options)
     import_tensorflow()
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
     jobs = plan_jobs(options.images, options.output, model.model.label, form=options.format)
-    if style_weights is not None:
+    logging.getLogger("fast_style.stylize").setLevel(logging.INFO)  # How large pictures are done.
+    if how.style_weights is not None:
         try:
-            model.check_style_weights(style_weights)
+            model.check_style_weights(how.style_weights)
         except ValueError as error:
-            raise FastStyleError(f"--style-weights: {error}") from error
+            raise UsageError(f"--style-weights: {error}") from error
     if options.skip_existing:
         planned, jobs = len(jobs), without_existing(jobs)
         if skipped := planned - len(jobs):
             say(f"{skipped} of {planned} files have a result already and are left as they are")
 
     def stylize(images: list[np.ndarray]) -> list[np.ndarray]:
-        return model.stylize(images, style_weights=style_weights)
+        return model.stylize(images, **dataclasses.asdict(how))
 
     pictures = run_jobs(
         [job for job in jobs if not job.is_film],
-        in_8_bits(stylize),
+        stylize,
         quality=options.quality,
         max_pixels=options.max_pixels,
     )

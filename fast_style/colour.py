@@ -7,6 +7,18 @@ import numpy as np
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Of R'G'B', ITU-R BT.601
 
 
+def luma(picture: np.ndarray) -> np.ndarray:
+    """Returns Y' = 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+      picture: [..., 3] float32.
+
+    Returns:
+      [...] float32.
+    """
+    return picture @ _LUMA
+
+
 def with_colours_of(picture: np.ndarray, photo: np.ndarray) -> np.ndarray:
     """Returns a picture's brightness with a photo's colours.
 
@@ -22,5 +34,5 @@ def with_colours_of(picture: np.ndarray, photo: np.ndarray) -> np.ndarray:
       [H, W, 3] float32, 0..255.
     """
     picture, photo = np.asarray(picture, np.float32), np.asarray(photo, np.float32)
-    shift = (picture - photo) @ _LUMA
+    shift = luma(picture - photo)
     return np.clip(photo + shift[..., None], 0.0, 255.0)

@@ -32,6 +32,12 @@ class ConfigError(FastStyleError):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {p}" for p in self.problems)]))
 
 
+class UsageError(FastStyleError):
+    """An option of the command line has a value that makes no sense."""
+
+    exit_code = 2
+
+
 class ImageError(FastStyleError):
     """A picture could not be read or written."""
 

@@ -203,6 +203,38 @@ def instance_norm(
     return normalize(x, scale, offset)
 
 
+def moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns each channel's mean and biased variance over all pixels of all pictures.
+
+    Args:
+      x: [N, H, W, C] float32 or bfloat16.
+
+    Returns:
+      Mean and variance, [C] float32.
+    """
+    wide = tf.cast(x, tf.float32)
+    mean = tf.reduce_mean(wide, [0, 1, 2])
+    return mean, tf.reduce_mean(tf.math.squared_difference(wide, mean), [0, 1, 2])
+
+
+def normalize(x: tf.Tensor, mean: tf.Tensor, gain: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Normalizes with statistics that are known: (x - mean) * gain + offset, for inference.
+
+    With gain = scale / sqrt(variance + epsilon) this is `instance_norm` of the map that the
+    statistics are of, to the rounding.
+
+    Args:
+      x: [N, H, W, C] float32 or bfloat16.
+      mean: [C] float32.
+      gain: [C] float32.
+      offset: [C] float32.
+
+    Returns:
+      Same shape and type as `x`.
+    """
+    return tf.cast((tf.cast(x, tf.float32) - mean) * gain + offset, x.dtype)
+
+
 @tf.custom_gradient
 def tanh_pixels(x: tf.Tensor) -> Any:
     """Maps any number to a pixel: (tanh(x) + 1) * 127.5.

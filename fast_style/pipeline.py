@@ -17,7 +17,6 @@ from fast_style.images import write_image
 from fast_style.jobs import Job
 from fast_style.opening import DEFAULT_MAX_PIXELS, printable, reason_of
 from fast_style.photo import Photo, read_photo
-from fast_style.pixel_modes import to_8_bits, to_16_bits
 
 _log = logging.getLogger(__name__)
 
@@ -98,19 +97,6 @@ def run_jobs(
             for *_, future in (*reading, *writing):
                 future.cancel()
             raise
-
-
-def in_8_bits(stylize: Stylize) -> Stylize:
-    """Lets a net that takes and returns uint8 serve pictures of 16 bits as well."""
-
-    def run(images: list[np.ndarray]) -> list[np.ndarray]:
-        results = stylize([to_8_bits(image) for image in images])
-        return [
-            to_16_bits(result) if image.dtype == np.uint16 else result
-            for image, result in zip(images, results, strict=True)
-        ]
-
-    return run
 
 
 _Reading = tuple[int, Job, "Future[Photo | FastStyleError]"]

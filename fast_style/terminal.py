@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from fast_style.errors import FastStyleError
+from fast_style.errors import UsageError
 
 INTERRUPTED = 130
 """Exit code of what a person stopped: 128 + SIGINT, as shells report it."""
@@ -73,14 +73,14 @@ def numbers(option: str, text: str | None) -> list[float] | None:
     """Reads an option's '0.7,0.3'; none stays none.
 
     Raises:
-      FastStyleError: If it is something else.
+      UsageError: If it is something else.
     """
     if text is None:
         return None
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise FastStyleError(
+        raise UsageError(
             f"{option}: expected numbers with commas between, such as 0.7,0.3, got {text!r}"
         ) from error
 

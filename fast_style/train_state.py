@@ -160,12 +160,12 @@ def make_train_step(
         norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
 
         def update() -> tf.Operation:
-            applied = gradients if gradient_clip is None else clipped(halves)
+            applied = gradients if gradient_clip is None else clipped(gradient_clip)
             with tf.control_dependencies(state.apply_adam(applied, rates)):
                 return tf.no_op()
 
-        def clipped(halves: tf.Tensor) -> dict[str, tf.Tensor]:
-            limits = gradient_clip * state.usual_norms()
+        def clipped(multiple: float) -> dict[str, tf.Tensor]:
+            limits = multiple * state.usual_norms()
             known = (limits > 0.0) & (state.step >= _STEPS_BEFORE_CLIPPING)
             longest = tf.where(known, limits, float("inf"))
             scales = tf.minimum(1.0, longest / tf.sqrt(2.0 * halves))

@@ -125,8 +125,8 @@ def weight_count(arch: str, *, width: float = 1.0, styles: int = 1) -> int:
 
 # --- johnson: Johnson et al. (2016) with conditional instance norm (Dumoulin et al., 2017) -------
 
-_BORDER = 10  # Reflected pixels around the picture, cropped at the end.
-_JOHNSON_EPSILON = 1e-5
+BORDER = 10  # Reflected pixels around the picture, cropped at the end.
+JOHNSON_EPSILON = 1e-5
 
 
 def _johnson_shapes(width: float, styles: int) -> dict[str, tuple[int, ...]]:
@@ -169,7 +169,7 @@ def _johnson(
     def norm(x: tf.Tensor, name: str) -> tf.Tensor:
         scale = tf.matmul(style_weights, weights[f"{name}/scale"])
         offset = tf.matmul(style_weights, weights[f"{name}/offset"])
-        return instance_norm(x, scale, offset, epsilon=_JOHNSON_EPSILON)
+        return instance_norm(x, scale, offset, epsilon=JOHNSON_EPSILON)
 
     def norm_relu(x: tf.Tensor, name: str) -> tf.Tensor:
         return tf.nn.relu(norm(x, name))
@@ -182,10 +182,10 @@ def _johnson(
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # Two halvings want multiples of 4; the excess is reflected too, and cropped at the end.
     after = (
-        _BORDER + 4 + tf.math.floormod(-height, 4),
-        _BORDER + 4 + tf.math.floormod(-width, 4),
+        BORDER + 4 + tf.math.floormod(-height, 4),
+        BORDER + 4 + tf.math.floormod(-width, 4),
     )
-    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, _BORDER + 4, after)
+    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, BORDER + 4, after)
     x = norm_relu(conv(tf.cast(x, dtype), weights["conv1/weight"]), "conv1")
     x = norm_relu(reflect_conv(x, weights["conv2/weight"], 2), "conv2")
     x = norm_relu(reflect_conv(x, weights["conv3/weight"], 2), "conv3")
@@ -199,14 +199,14 @@ def _johnson(
     x = tf.cast(conv(x, phase_kernel_9x9(weights["out/weight"])), tf.float32)
     bias = tf.matmul(style_weights, weights["out/bias"])
     x = tf.nn.depth_to_space(x, 2) + bias[:, None, None, :]
-    low = _BORDER - 4
+    low = BORDER - 4
     x = x[:, low : low + height, low : low + width]
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
 # --- slim2016: the net of fast-neural-style on TensorFlow-Slim (2016), weight for weight ----------
 
-_SLIM_EPSILON = 1e-9
+SLIM_EPSILON = 1e-9
 
 
 def _slim2016_shapes(width: float, styles: int) -> dict[str, tuple[int, ...]]:
@@ -260,7 +260,7 @@ def _slim2016(
     del style_weights  # One style, nothing to blend.
 
     def norm(x: tf.Tensor) -> tf.Tensor:
-        return instance_norm(x, epsilon=_SLIM_EPSILON)
+        return instance_norm(x, epsilon=SLIM_EPSILON)
 
     def norm_relu(x: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(norm(x))
@@ -271,7 +271,7 @@ def _slim2016(
         return tf.nn.depth_to_space(in_phases(norm_relu, y), 2)
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
-    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, _BORDER, (_BORDER, _BORDER))
+    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, BORDER, (BORDER, BORDER))
     x = norm_relu(reflect_conv(tf.cast(x, dtype), weights["conv1/conv/weight"]))
     x = norm_relu(reflect_conv(x, weights["conv2/conv/weight"], 2))
     x = norm_relu(reflect_conv(x, weights["conv3/conv/weight"], 2))
@@ -283,7 +283,7 @@ def _slim2016(
     x = tf.nn.space_to_depth(pad(x, 4), 2)
     x = tf.nn.depth_to_space(conv(x, phase_kernel_9x9(weights["deconv3/conv/weight"])), 2)
     x = norm(tf.cast(x, tf.float32))
-    x = x[:, _BORDER : _BORDER + height, _BORDER : _BORDER + width]
+    x = x[:, BORDER : BORDER + height, BORDER : BORDER + width]
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 

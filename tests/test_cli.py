@@ -843,14 +843,38 @@ MISTAKES = [
     Mistake(
         "style weights that are no numbers",
         evaluation(options=("--style-weights", "a,b")),
-        1,
+        2,
         ("--style-weights: expected numbers with commas between", "got 'a,b'"),
     ),
     Mistake(
         "style weights for another number of styles",
         evaluation(options=("--style-weights", "0.5,0.5")),
-        1,
+        2,
         ("--style-weights: expected 1 finite numbers, for tiny, got [0.5, 0.5]",),
+    ),
+    Mistake(
+        "a strength beyond the full style",
+        evaluation(options=("--strength", "1.5")),
+        2,
+        ("--strength: expected a number from 0 to 1, got 1.5",),
+    ),
+    Mistake(
+        "strokes too large",
+        evaluation(options=("--stroke-scale", "5")),
+        2,
+        ("--stroke-scale: expected a number from 0.5 to 4, got 5.0",),
+    ),
+    Mistake(
+        "a picture of no size",
+        evaluation(options=("--max-size", "0")),
+        2,
+        ("--max-size: expected a whole number of at least 1, got 0",),
+    ),
+    Mistake(
+        "tiles of a word",
+        evaluation(options=("--tile", "small")),
+        2,
+        ("--tile: expected auto, off, fast, or a tile's side in pixels", "got 'small'"),
     ),
     Mistake(
         "export below a file", exporting("-o", "file/out"), 1, ("file: cannot create this folder",)

@@ -17,7 +17,7 @@ from fast_style.errors import FastStyleError
 from fast_style.images import read_image, write_image
 from fast_style.jobs import Job, plan_jobs
 from fast_style.photo import read_photo
-from fast_style.pipeline import in_8_bits, run_jobs
+from fast_style.pipeline import run_jobs
 
 
 def negative(images: list[np.ndarray]) -> list[np.ndarray]:
@@ -285,12 +285,3 @@ def test_reading_and_writing_happen_while_the_net_works(
     monkeypatch.setattr(pipeline, "write_image", writing)
     assert all(outcome.error is None for outcome in run_jobs(jobs, net, ahead=2))
     assert in_time == [True] * 12
-
-
-def test_a_net_of_8_bits_serves_deep_pictures() -> None:
-    deep = hostile.deep_picture()
-    (styled,) = in_8_bits(negative)([deep])
-    assert styled.dtype == np.uint16
-    np.testing.assert_allclose(styled, 65535.0 - deep, atol=129)  # Half a level of 8 bits.
-    flat = np.zeros((3, 4, 3), np.uint8)
-    np.testing.assert_array_equal(in_8_bits(negative)([flat])[0], 255 - flat)

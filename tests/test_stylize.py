@@ -151,7 +151,9 @@ def test_style_weights_that_do_not_fit_the_model_are_refused(
     ],
 )
 def test_what_is_not_a_uint8_array_is_refused(stylizer: Stylizer, image: Any, got: str) -> None:
-    with pytest.raises(TypeError, match=f"image: expected a NumPy array of uint8, got {got}"):
+    with pytest.raises(
+        TypeError, match=f"image: expected a NumPy array of uint8 or uint16, got {got}"
+    ):
         stylizer.stylize(image)
 
 
@@ -205,3 +207,103 @@ assert "tensorflow" not in sys.modules, "imported by a look"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def test_pictures_of_16_bits_stay_so_without_rounding_to_8(stylizer: Stylizer) -> None:
+    photo = tiny.smooth_picture(17, 23, 0).astype(np.uint16) * 257
+    photo[3:9] += 100  # Between two levels of 8 bits.
+    styled = stylizer.stylize(photo)
+    assert styled.dtype == np.uint16
+    expected = stylizer.run(photo[None].astype(np.float32) / 257, [[1.0, 0.0, 0.0]]).numpy()[0]
+    assert np.abs(styled / 257 - expected).max() < 0.003  # Half of a 16-bit level.
+    assert (styled % 257 != 0).mean() > 0.9
+
+
+def test_a_strength_of_0_is_the_photo_and_of_1_the_style(
+    stylizer: Stylizer, photo: np.ndarray
+) -> None:
+    none = stylizer.stylize(photo, strength=0.0, preserve_color=True, stroke_scale=2.0)
+    np.testing.assert_array_equal(none, photo)
+    assert none is not photo
+    full = stylizer.stylize(photo)
+    np.testing.assert_array_equal(stylizer.stylize(photo, strength=1), full)
+    half = stylizer.stylize(photo, strength=0.5).astype(int)
+    assert 0 < np.abs(half - photo).mean() < np.abs(full.astype(int) - photo).mean()
+
+
+def test_colours_are_the_photos_on_request(stylizer: Stylizer) -> None:
+    grey = np.repeat(tiny.smooth_picture(17, 23, 0)[..., :1], 3, axis=2)
+    assert np.ptp(stylizer.stylize(grey).astype(int), axis=2).max() > 5
+    assert np.ptp(stylizer.stylize(grey, preserve_color=True).astype(int), axis=2).max() == 0
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.7, 4])
+def test_strokes_of_another_size_keep_the_pictures_size(
+    stylizer: Stylizer, photo: np.ndarray, scale: float
+) -> None:
+    styled = stylizer.stylize(photo, stroke_scale=scale)
+    assert styled.shape == photo.shape
+    assert levels_apart(styled, stylizer.stylize(photo)).mean() > 1
+
+
+def test_large_pictures_shrink_to_max_size_and_small_ones_do_not_grow(
+    stylizer: Stylizer, photo: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="fast_style.stylize")
+    assert stylizer.stylize(photo, max_size=20).shape == (15, 20, 3)
+    assert "scaled down to 20x15 for max_size" in caplog.text
+    assert stylizer.stylize(photo, max_size=23).shape == photo.shape
+
+
+def test_the_result_may_go_into_an_array_of_the_caller(
+    stylizer: Stylizer, photo: np.ndarray
+) -> None:
+    out = np.zeros_like(photo)
+    assert stylizer.stylize(photo, out=out) is out
+    np.testing.assert_array_equal(out, stylizer.stylize(photo))
+    with pytest.raises(ValueError, match=r"out: expected uint8 \[17, 23, 3\], got uint8 \[5, 5, 3"):
+        stylizer.stylize(photo, out=np.zeros((5, 5, 3), np.uint8))
+
+
+def test_pictures_of_a_list_that_have_one_size_are_computed_together(
+    stylizer: Stylizer, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, run = [], stylizer.run
+
+    def watched(images: Any, mix: Any) -> Any:
+        counts.append(len(images))
+        return run(images, mix)
+
+    monkeypatch.setattr(stylizer, "run", watched)
+    others = [np.roll(photo, shift, 0) for shift in range(3)]
+    styled = stylizer.stylize([others[0], photo[:16], others[1], others[2]], strength=0.7)
+    assert counts == [3, 1]
+    for picture, result in zip([others[0], photo[:16]], styled, strict=False):
+        assert levels_apart(stylizer.stylize(picture, strength=0.7), result).max() <= 1
+
+
+@pytest.mark.parametrize("tile", [32, ("fast", 32), "off", "auto"])
+def test_tiles_give_the_picture_and_say_how(
+    stylizer: Stylizer, tile: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="fast_style.stylize")
+    photo = tiny.smooth_picture(40, 70, 4)
+    styled = stylizer.stylize(photo, tile=tile, strength=0.9)
+    assert levels_apart(styled, stylizer.stylize(photo, strength=0.9)).max() <= 1
+    said = {32: "70x40: exact tiles of 32 px", ("fast", 32): "with the statistics of a thumbnail"}
+    assert said.get(tile, "") in caplog.text
+    assert bool(caplog.text) == (tile in said)
+
+
+def test_large_pictures_are_tiled_exactly_where_memory_is_short(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="fast_style.stylize")
+    photo = tiny.smooth_picture(40, 70, 4)
+    expected = stylizer.stylize(photo)
+    monkeypatch.setattr("fast_style.stylize.fits_whole", lambda height, width: False)
+    assert levels_apart(stylizer.stylize(photo), expected).max() <= 1
+    assert "exact tiles of 512 px" in caplog.text

@@ -690,7 +690,7 @@ def _step_with_clip(clip: float | None, steps_done: int, outlier: float) -> tupl
     state, objective = _toy_state("johnson", 0.125)
     rng = np.random.default_rng(3)
     for second in state.second.values():
-        second.assign(rng.uniform(0.5, 1.5, second.shape).astype(np.float32))
+        second.assign(rng.uniform(0.5, 1.5, second.numpy().shape).astype(np.float32))
     state.step.assign(steps_done)
     mass = [np.sum(v.numpy().astype(np.float64)) for v in state.second.values()]
     usual = np.sqrt(np.array(mass) / (1.0 - 0.999**steps_done))

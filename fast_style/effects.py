@@ -1,0 +1,106 @@
+"""What is done to a styled picture afterwards: strength, the photo's colours, its fine detail.
+
+Pictures are uint8 or uint16 [H, W, 3], and are changed in place, strip by strip.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fast_style.colour import luma, with_colours_of
+from fast_style.resample import Resampler, levels, pixels_like, resized, strips
+
+_DETAIL = 0.7  # With all of the photo's detail, grass and grain cover the strokes.
+_MAX_GAIN = 1.5
+
+
+def weaken(styled: np.ndarray, photo: np.ndarray, strength: float) -> None:
+    """Moves a styled picture towards the photo.
+
+    A plain average of two pictures is grey: what differs between them, strokes on one side and
+    texture on the other, cancels out. So the average's contrast is raised around its mean colour,
+    equally in all channels, until its standard deviation lies where `strength` lies between those
+    of the photo and of the styled picture, but by no more than half.
+
+    Args:
+      styled: The full style; becomes the result.
+      photo: Of the same shape and type.
+      strength: 0 gives exactly the photo, 1 exactly the styled picture.
+    """
+    if strength == 1.0:
+        return
+    if strength == 0.0:
+        styled[:] = photo
+        return
+    mean, gain = _contrast(styled, photo, strength)
+    weight = np.float32(strength)
+    for rows in strips(*styled.shape[:2]):
+        mixed = weight * levels(styled[rows]) + (1 - weight) * levels(photo[rows])
+        styled[rows] = pixels_like((mixed - mean) * gain + mean, styled.dtype)
+
+
+def _contrast(
+    styled: np.ndarray, photo: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.float32]:
+    """Returns the average's mean colour, and the gain that gives it its contrast back."""
+    count = styled.shape[0] * styled.shape[1]
+    sums, products = np.zeros((2, 3)), np.zeros(3)
+    for rows in strips(*styled.shape[:2]):
+        # Around the middle, so that float64 sums of squares lose nothing.
+        s, p = (levels(x[rows]).astype(np.float64) - 127.5 for x in (styled, photo))
+        sums += [s.sum((0, 1)), p.sum((0, 1))]
+        products += [np.vdot(s, s), np.vdot(p, p), np.vdot(s, p)]
+    means = sums / count
+    variances = products / count - [
+        means[0] @ means[0],
+        means[1] @ means[1],
+        means[0] @ means[1],
+    ]
+    style, original, shared = np.maximum(variances, [0.0, 0.0, -math.inf])
+    mixed = (
+        strength**2 * style
+        + (1 - strength) ** 2 * original
+        + 2 * strength * (1 - strength) * shared
+    )
+    wanted = strength * math.sqrt(style) + (1 - strength) * math.sqrt(original)
+    gain = min(wanted / math.sqrt(mixed), _MAX_GAIN) if mixed > 1e-6 else 1.0
+    mean = strength * means[0] + (1 - strength) * means[1] + 127.5
+    return mean.astype(np.float32), np.float32(gain)
+
+
+def recolour(styled: np.ndarray, photo: np.ndarray) -> None:
+    """Gives a styled picture the photo's colours and leaves it its brightness.
+
+    Args:
+      styled: Becomes the result.
+      photo: Of the same shape and type.
+    """
+    for rows in strips(*styled.shape[:2]):
+        recoloured = with_colours_of(levels(styled[rows]), levels(photo[rows]))
+        styled[rows] = pixels_like(recoloured, styled.dtype)
+
+
+def rescale_styled(styled: np.ndarray, photo: np.ndarray, out: np.ndarray) -> None:
+    """Brings a picture that was styled in another size to the photo's.
+
+    One that was styled smaller lacks what the smaller photo could not show. That part of the
+    photo's brightness is added, not quite in full.
+
+    Args:
+      styled: [h, w, 3].
+      photo: [H, W, 3].
+      out: [H, W, 3], the result.
+    """
+    height, width = photo.shape[:2]
+    enlarged = Resampler(styled, height, width)
+    is_smaller = styled.shape[0] < height or styled.shape[1] < width
+    small = resized(photo, *styled.shape[:2]) if is_smaller else photo
+    coarse = Resampler(small, height, width)
+    for rows in strips(height, width):
+        values = enlarged.rows(rows.start, rows.stop)
+        if is_smaller:
+            detail = luma(levels(photo[rows]) - coarse.rows(rows.start, rows.stop))
+            values += np.float32(_DETAIL) * detail[..., None]
+        out[rows] = pixels_like(values, out.dtype)
