@@ -79,45 +79,55 @@ def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf
 
     @tf.custom_gradient
     def mirrored(x: tf.Tensor) -> Any:
-        y = _mirror(_mirror(x, 1, size, skip, high), 2, size, skip, high)
+        shape = tf.shape(x)
+        rows = _mirrored_indices(shape[1], size, skip, high)
+        columns = _mirrored_indices(shape[2], size, skip, high)
+        # One gather of whole pixels: one pass over memory, where padding each axis makes two.
+        flat = tf.reshape(x, [shape[0], shape[1] * shape[2], _size(x, 3)])
+        sources = tf.reshape(rows[:, None] * shape[2] + columns[None, :], [-1])
+        y_shape = [shape[0], tf.size(rows), tf.size(columns), _size(x, 3)]
+        y = tf.reshape(tf.gather(flat, sources, axis=1), y_shape)
+        added = 2 * size if high else size
+        y.set_shape([x.shape[0], *(n and n + added for n in x.shape[1:3]), x.shape[3]])
 
         def gradient(dy: tf.Tensor) -> tf.Tensor:
-            return _unmirror(_unmirror(dy, 2, size, skip, high), 1, size, skip, high)
+            return _unmirror(_unmirror(dy, 1, size, skip, high), 2, size, skip, high)
 
         return y, gradient
 
     return mirrored(x)
 
 
+def _mirrored_indices(length: tf.Tensor, size: int, skip: int, high: bool) -> tf.Tensor:
+    """The source index of each position of an axis padded as `pad` does."""
+    low = tf.range(size - 1 + skip, skip - 1, -1)
+    parts = [low, tf.range(length)]
+    if high:
+        parts.append(tf.range(length - 1 - skip, length - 1 - skip - size, -1))
+    return tf.concat(parts, 0)
+
+
 def _along(x: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Tensor:
     return x[:, start:stop] if axis == 1 else x[:, :, start:stop]
 
 
-def _turned(x: tf.Tensor, axis: int, size: int) -> tf.Tensor:
-    return x if size == 1 else tf.reverse(x, [axis])
-
-
-def _mirror(x: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
-    parts = [_turned(_along(x, axis, skip, skip + size), axis, size), x]
-    if high:
-        parts.append(_turned(_along(x, axis, -size - skip, -skip or None), axis, size))
-    return tf.concat(parts, axis)
-
-
 def _unmirror(dy: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
-    """The transpose of `_mirror`."""
-    inner = _along(dy, axis, size, -size if high else None)
-    low = _turned(_along(dy, axis, 0, size), axis, size)
+    """The transpose of padding one axis: the border, added onto the pixels that it mirrors."""
+
+    def turned(border: tf.Tensor) -> tf.Tensor:
+        return border if size == 1 else tf.reverse(border, [axis])
+
+    near = size + skip  # From an end of dy to the pixels that this end mirrors.
     parts = [
-        _along(inner, axis, 0, skip),
-        _along(inner, axis, skip, skip + size) + low,
-        _along(inner, axis, skip + size, -size - skip if high else None),
+        _along(dy, axis, size, near),
+        _along(dy, axis, near, near + size) + turned(_along(dy, axis, 0, size)),
+        _along(dy, axis, near + size, -near - size if high else None),
     ]
     if high:
-        border = _turned(_along(dy, axis, -size, None), axis, size)
-        parts.append(_along(inner, axis, -size - skip, -skip or None) + border)
+        border = turned(_along(dy, axis, -size, None))
+        parts.append(_along(dy, axis, -near - size, -near) + border)
         if skip:
-            parts.append(_along(inner, axis, -skip, None))
+            parts.append(_along(dy, axis, -near, -size))
     return tf.concat(parts if skip else parts[1:], axis)
 
 
@@ -153,6 +163,7 @@ def instance_norm(
     offset: tf.Tensor | None = None,
     *,
     epsilon: float,
+    relu: bool = False,
 ) -> tf.Tensor:
     """Normalizes each channel of each picture over its pixels.
 
@@ -160,42 +171,77 @@ def instance_norm(
     Ulyanov et al. (2016) and, with a scale and an offset per style, Dumoulin et al. (2017).
     Statistics are float32 whatever the type of `x`.
 
+    Instance norm is batch norm of one picture, for which TensorFlow has one operation in each
+    direction. Put together from its parts, forward and backward take some twenty passes over the
+    map, half of them in float32, and several times as long.
+
     Args:
       x: [N, H, W, C] float32 or bfloat16.
       scale: [N, C] float32; none is 1.
       offset: [N, C] float32; none is 0.
       epsilon: Added to the variance, in squared units of `x`.
+      relu: Whether to set what is negative to 0 at the end, which costs next to nothing here.
 
     Returns:
       Same shape and type as `x`.
     """
-    channels = x.shape[-1]
-    flat_shape = [tf.shape(x)[0], channels]
+    flat_shape = [tf.shape(x)[0], _size(x, -1)]
     scale = tf.ones(flat_shape) if scale is None else scale
     offset = tf.zeros(flat_shape) if offset is None else offset
+    if x.shape[0] is None:
+
+        def one(picture: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            x, scale, offset = (part[None] for part in picture)
+            return _normalized(x, scale, offset, epsilon, relu)[0]
+
+        return tf.map_fn(one, (x, scale, offset), fn_output_signature=x.dtype)
+    return _normalized(x, scale, offset, epsilon, relu)
+
+
+def _normalized(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float, relu: bool
+) -> tf.Tensor:
+    """Does `instance_norm` for a known number of pictures."""
+    pictures = range(_size(x, 0))
+    options = {"epsilon": epsilon, "data_format": "NHWC", "is_training": True}
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
-        wide = tf.cast(x, tf.float32)
-        mean = tf.reduce_mean(wide, [1, 2], keepdims=True)
-        # The mean of squared differences, not the difference of means: exact for channels whose
-        # mean is much larger than their spread.
-        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), [1, 2], keepdims=True)
-        inverse = tf.math.rsqrt(variance + epsilon)
-        gain = inverse * scale[:, None, None, :]
-        y = tf.cast((wide - mean) * gain + offset[:, None, None, :], x.dtype)
+        nothing = tf.zeros([0])
+        normed = [
+            tf.raw_ops.FusedBatchNormV3(
+                x=x[i : i + 1],
+                scale=scale[i],
+                offset=offset[i],
+                mean=nothing,
+                variance=nothing,
+                exponential_avg_factor=1.0,
+                **options,
+            )
+            for i in pictures
+        ]
+        # Right behind each norm, where TensorFlow makes one operation of both.
+        y = tf.concat([tf.nn.relu(n.y) if relu else n.y for n in normed], 0)
 
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dy = tf.cast(dy, tf.float32)
-            centred = tf.cast(x, tf.float32) - mean
-            d_offset = tf.reduce_mean(dy, [1, 2], keepdims=True)
-            d_scale = tf.reduce_mean(dy * centred, [1, 2], keepdims=True) * inverse
-            dx = gain * (dy - d_offset) - centred * (gain * inverse * d_scale)
-            pixels = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], tf.float32)
+            if relu:
+                dy = tf.raw_ops.ReluGrad(gradients=dy, features=y)
+            back = [
+                tf.raw_ops.FusedBatchNormGradV3(
+                    y_backprop=dy[i : i + 1],
+                    x=x[i : i + 1],
+                    scale=scale[i],
+                    reserve_space_1=normed[i].reserve_space_1,
+                    reserve_space_2=normed[i].reserve_space_2,
+                    reserve_space_3=normed[i].reserve_space_3,
+                    **options,
+                )
+                for i in pictures
+            ]
             return (
-                tf.cast(dx, x.dtype),
-                d_scale[:, 0, 0] * pixels,
-                d_offset[:, 0, 0] * pixels,
+                tf.concat([b.x_backprop for b in back], 0),
+                tf.stack([b.scale_backprop for b in back]),
+                tf.stack([b.offset_backprop for b in back]),
             )
 
         return y, gradient

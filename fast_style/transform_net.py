@@ -164,13 +164,13 @@ def _johnson_initial(name: str, shape: tuple[int, ...], rng: np.random.Generator
 def _johnson(
     weights: Weights, images: tf.Tensor, style_weights: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
-    def norm(x: tf.Tensor, name: str) -> tf.Tensor:
+    def norm(x: tf.Tensor, name: str, relu: bool = False) -> tf.Tensor:
         scale = tf.matmul(style_weights, weights[f"{name}/scale"])
         offset = tf.matmul(style_weights, weights[f"{name}/offset"])
-        return instance_norm(x, scale, offset, epsilon=_JOHNSON_EPSILON)
+        return instance_norm(x, scale, offset, epsilon=_JOHNSON_EPSILON, relu=relu)
 
     def norm_relu(x: tf.Tensor, name: str) -> tf.Tensor:
-        return tf.nn.relu(norm(x, name))
+        return norm(x, name, relu=True)
 
     def upsample(x: tf.Tensor, name: str) -> tf.Tensor:
         kernel = fold_nearest_x2(weights[f"{name}/weight"])
@@ -250,7 +250,7 @@ def _slim2016(
         return instance_norm(x, epsilon=_SLIM_EPSILON)
 
     def norm_relu(x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(norm(x))
+        return instance_norm(x, epsilon=_SLIM_EPSILON, relu=True)
 
     def upsample(x: tf.Tensor, name: str) -> tf.Tensor:
         kernel = fold_nearest_x4_stride_2(weights[f"{name}/conv_transpose/conv/weight"])
