@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, the record of a measurement, and a loss network to measure with."""
+"""What the benchmarks share: timing, the record of a measurement, random photos and weights."""
 
 from __future__ import annotations
 

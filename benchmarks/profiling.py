@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

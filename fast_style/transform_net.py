@@ -18,10 +18,11 @@ import tensorflow as tf
 
 from fast_style.layers import (
     conv,
-    fold_nearest_x2,
+    crop_image,
     fold_nearest_x4_stride_2,
     in_phases,
     instance_norm,
+    nearest_x2_conv,
     pad,
     pad_image,
     phase_kernel_9x9,
@@ -172,11 +173,6 @@ def _johnson(
     def norm_relu(x: tf.Tensor, name: str) -> tf.Tensor:
         return norm(x, name, relu=True)
 
-    def upsample(x: tf.Tensor, name: str) -> tf.Tensor:
-        kernel = fold_nearest_x2(weights[f"{name}/weight"])
-        y = conv(pad(x, 1, "symmetric"), kernel)
-        return in_phases(lambda y: norm_relu(y, name), y)
-
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # Two halvings want multiples of 4; the excess is reflected too, and cropped at the end.
     after = (
@@ -191,14 +187,13 @@ def _johnson(
         first, second = f"res{block}/conv1", f"res{block}/conv2"
         y = norm_relu(reflect_conv(x, weights[f"{first}/weight"]), first)
         x += norm(reflect_conv(y, weights[f"{second}/weight"]), second)
-    x = tf.nn.depth_to_space(upsample(x, "up1"), 2)
-    x = upsample(x, "up2")
+    for name in ("up1", "up2"):
+        x = norm_relu(nearest_x2_conv(x, weights[f"{name}/weight"]), name)
     # The outermost 4 pixels that the 9x9 kernel lacks lie in the border, so it needs no padding.
-    x = tf.cast(conv(x, phase_kernel_9x9(weights["out/weight"])), tf.float32)
-    bias = tf.matmul(style_weights, weights["out/bias"])
-    x = tf.nn.depth_to_space(x, 2) + bias[:, None, None, :]
-    low = _BORDER - 4
-    x = x[:, low : low + height, low : low + width]
+    x = conv(tf.nn.space_to_depth(x, 2), phase_kernel_9x9(weights["out/weight"]))
+    bias = tf.tile(tf.matmul(style_weights, weights["out/bias"]), [1, 4])
+    x = tf.nn.depth_to_space(tf.cast(x, tf.float32) + bias[:, None, None, :], 2)
+    x = crop_image(x, _BORDER - 4, _BORDER - 4, height, width)
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
@@ -270,7 +265,7 @@ def _slim2016(
     x = tf.nn.space_to_depth(pad(x, 4), 2)
     x = tf.nn.depth_to_space(conv(x, phase_kernel_9x9(weights["deconv3/conv/weight"])), 2)
     x = norm(tf.cast(x, tf.float32))
-    x = x[:, _BORDER : _BORDER + height, _BORDER : _BORDER + width]
+    x = crop_image(x, _BORDER, _BORDER, height, width)
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 

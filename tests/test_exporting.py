@@ -15,7 +15,7 @@ from fast_style import exporting
 from fast_style.checkpoints import MODEL_FILE, Model, load_model, save_checkpoint, save_model
 from fast_style.errors import FastStyleError
 from fast_style.exporting import export_saved_model
-from fast_style.stylize import Stylizer
+from fast_style.stylize import Stylizer, make_stylize_function
 from fast_style.transform_net import ARCHITECTURES
 
 SIZES = [(1, 1), (5, 40), (16, 16), (17, 23), (33, 64)]
@@ -140,8 +140,8 @@ def test_eager_traced_restored_and_exported_nets_agree(arch: str, tmp_path: Path
 
     expected = eager(model)
     assert expected.std() > 10
-    traced = Stylizer(model, precision="float32")
-    assert levels_apart(traced.run(tf.constant(images), tf.ones([2, 1])).numpy(), expected) <= 1
+    traced = make_stylize_function(model, "float32")
+    assert levels_apart(traced(tf.constant(images), tf.ones([2, 1])).numpy(), expected) <= 1
 
     save_model(tmp_path / "run" / MODEL_FILE, model)
     assert levels_apart(eager(load_model(tmp_path / "run")), expected) <= 1
