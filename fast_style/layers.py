@@ -136,28 +136,19 @@ def _mirrored_indices(length: tf.Tensor, size: int, skip: int, high: bool) -> tf
     return tf.concat(parts, 0)
 
 
-def _along(x: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Tensor:
-    return x[:, start:stop] if axis == 1 else x[:, :, start:stop]
-
-
 def _unmirror(dy: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
     """The transpose of padding one axis: the border, added onto the pixels that it mirrors."""
 
     def turned(border: tf.Tensor) -> tf.Tensor:
         return border if size == 1 else tf.reverse(border, [axis])
 
-    near = size + skip  # From an end of dy to the pixels that this end mirrors.
-    parts = [
-        _along(dy, axis, size, near),
-        _along(dy, axis, near, near + size) + turned(_along(dy, axis, 0, size)),
-        _along(dy, axis, near + size, -near - size if high else None),
-    ]
+    end = [size, skip, size]  # The border, what it leaves out, what it mirrors.
+    sizes = [*end, -1, *end[::-1]] if high else [*end, -1]
+    border, edge, mirrored, *rest = tf.split(dy, sizes, axis)
+    parts = [edge, mirrored + turned(border), rest[0]]
     if high:
-        border = turned(_along(dy, axis, -size, None))
-        parts.append(_along(dy, axis, -near - size, -near) + border)
-        if skip:
-            parts.append(_along(dy, axis, -near, -size))
-    return tf.concat(parts if skip else parts[1:], axis)
+        parts += [rest[1] + turned(rest[3]), rest[2]]
+    return tf.concat(parts, axis)
 
 
 def _size(x: tf.Tensor, axis: int) -> int:
@@ -231,23 +222,27 @@ def _normalized(
     x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float, relu: bool
 ) -> tf.Tensor:
     """Does `instance_norm` for a known number of pictures."""
-    pictures = range(_size(x, 0))
+    count = _size(x, 0)
     options = {"epsilon": epsilon, "data_format": "NHWC", "is_training": True}
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
         nothing = tf.zeros([0])
+        # Parts of the first axis share their memory with the whole.
+        ones, scales = tf.split(x, count), tf.unstack(scale, count)
         normed = [
             tf.raw_ops.FusedBatchNormV3(
-                x=x[i : i + 1],
-                scale=scale[i],
-                offset=offset[i],
+                x=one,
+                scale=one_scale,
+                offset=one_offset,
                 mean=nothing,
                 variance=nothing,
                 exponential_avg_factor=1.0,
                 **options,
             )
-            for i in pictures
+            for one, one_scale, one_offset in zip(
+                ones, scales, tf.unstack(offset, count), strict=True
+            )
         ]
         # Right behind each norm, where TensorFlow makes one operation of both.
         y = tf.concat([tf.nn.relu(n.y) if relu else n.y for n in normed], 0)
@@ -257,15 +252,17 @@ def _normalized(
                 dy = tf.raw_ops.ReluGrad(gradients=dy, features=y)
             back = [
                 tf.raw_ops.FusedBatchNormGradV3(
-                    y_backprop=dy[i : i + 1],
-                    x=x[i : i + 1],
-                    scale=scale[i],
-                    reserve_space_1=normed[i].reserve_space_1,
-                    reserve_space_2=normed[i].reserve_space_2,
-                    reserve_space_3=normed[i].reserve_space_3,
+                    y_backprop=one_dy,
+                    x=one,
+                    scale=one_scale,
+                    reserve_space_1=n.reserve_space_1,
+                    reserve_space_2=n.reserve_space_2,
+                    reserve_space_3=n.reserve_space_3,
                     **options,
                 )
-                for i in pictures
+                for one_dy, one, one_scale, n in zip(
+                    tf.split(dy, count), ones, scales, normed, strict=True
+                )
             ]
             return (
                 tf.concat([b.x_backprop for b in back], 0),
