@@ -24,6 +24,7 @@ from fast_style.cli_optimize import (
     run_optimize,
     run_preview,
 )
+from fast_style.cli_prepare import add_prepare_arguments, run_prepare
 from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.errors import FastStyleError
 from fast_style.images import printable
@@ -398,4 +399,9 @@ _COMMANDS = {
         run_quality,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
+    "prepare": (
+        "Decode and scale photos once, for hardware that trains faster than JPEGs decode.",
+        add_prepare_arguments,
+        run_prepare,
+    ),
 }
