@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
 from common import Times, interleaved, wait
 
 _DIRECTIONS = {
@@ -31,13 +30,25 @@ def find_convolutions(function: Any) -> collections.Counter[tuple[str, str]]:
         if id(graph) in seen:
             continue
         seen.add(id(graph))
-        for op in graph.get_operations():
+        for op in _needed(graph):
             if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
                 name = op.get_attr("f").name
                 graphs.append(function.graph._get_function(name).graph)
             elif op.type in _DIRECTIONS:
                 found[op.type, json.dumps(_description(op))] += 1
     return found
+
+
+def _needed(graph: Any) -> list[Any]:
+    """Returns the operations that a graph's results need; others stay in it but never run."""
+    waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
+    needed: dict[str, Any] = {}
+    while waiting:
+        op = waiting.pop()
+        if op.name not in needed:
+            needed[op.name] = op
+            waiting += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return list(needed.values())
 
 
 def _description(op: Any) -> dict[str, Any]:
@@ -57,9 +68,7 @@ def _description(op: Any) -> dict[str, Any]:
 
 
 def time_convolutions(function: Any, *, rounds: int) -> dict[str, Any]:
-    """Times every different convolution of a concrete function and sums them as often as they occur.
-
-    Weights are the medians, so that one disturbed repetition does not count.
+    """Times every different convolution of a concrete function, and sums them up.
 
     Returns:
       {'seconds' and 'cpu_seconds': sums, 'tflop': arithmetic, and one sum per direction}.

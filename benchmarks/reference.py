@@ -1,7 +1,7 @@
 """The 2016 formulation of the training step and of the net, written plainly and in float32.
 
 What the benchmarks compare with. Everything is as a first reading of the papers would have it: the
-whole loss network over styled pictures and photos in one batch, with a gradient through both halves;
+whole loss network over styled pictures and photos in one batch, its gradient through both halves;
 nearest-neighbour x4 and a 3x3 convolution of stride 2; the library's moments and mirror padding;
 one Adam update per variable. Nothing here is shared with the package.
 """
