@@ -108,14 +108,14 @@ def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf
 
     @tf.custom_gradient
     def mirrored(x: tf.Tensor) -> Any:
-        shape = tf.shape(x)
-        rows = _mirrored_indices(shape[1], size, skip, high)
-        columns = _mirrored_indices(shape[2], size, skip, high)
-        # One gather of whole pixels: one pass over memory, where padding each axis makes two.
-        flat = tf.reshape(x, [shape[0], shape[1] * shape[2], _size(x, 3)])
-        sources = tf.reshape(rows[:, None] * shape[2] + columns[None, :], [-1])
-        y_shape = [shape[0], tf.size(rows), tf.size(columns), _size(x, 3)]
-        y = tf.reshape(tf.gather(flat, sources, axis=1), y_shape)
+        count, height, width, channels = tf.unstack(tf.shape(x))
+        # Where each pixel comes from: cheap to pad. Gathering whole pixels then passes over the map
+        # once, several times faster than padding it by `tf.pad`.
+        sides = [size, size if high else 0]
+        numbers = tf.reshape(tf.range(height * width), [height, width])
+        sources = tf.pad(numbers, [sides, sides], mode)
+        flat = tf.reshape(x, [count, height * width, channels])
+        y = tf.gather(flat, sources, axis=1)
         added = 2 * size if high else size
         y.set_shape([x.shape[0], *(n and n + added for n in x.shape[1:3]), x.shape[3]])
 
@@ -125,15 +125,6 @@ def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf
         return y, gradient
 
     return mirrored(x)
-
-
-def _mirrored_indices(length: tf.Tensor, size: int, skip: int, high: bool) -> tf.Tensor:
-    """The source index of each position of an axis padded as `pad` does."""
-    low = tf.range(size - 1 + skip, skip - 1, -1)
-    parts = [low, tf.range(length)]
-    if high:
-        parts.append(tf.range(length - 1 - skip, length - 1 - skip - size, -1))
-    return tf.concat(parts, 0)
 
 
 def _unmirror(dy: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
