@@ -75,7 +75,7 @@ def time_convolutions(function: Any, *, rounds: int) -> dict[str, Any]:
     """
     found = find_convolutions(function)
     times = interleaved({key: _runner(*key) for key in found}, rounds=rounds)  # type: ignore
-    sums: collections.Counter[str] = collections.Counter()
+    sums: collections.defaultdict[str, float] = collections.defaultdict(float)
     for (operation, description), count in found.items():
         measured: Times = times[operation, description]  # type: ignore[index]
         cpu = float(np.median(measured.cpu))
@@ -90,7 +90,7 @@ def _runner(operation: str, description: str) -> Any:
     made = json.loads(description)
     options = {"strides": made["strides"], "padding": made["padding"]}
     first, second, *rest = (
-        tf.cast(tf.random.stateless_normal(shape, [7, i]), made["dtype"])
+        tf.cast(tf.random.stateless_normal(shape, (7, i)), made["dtype"])
         for i, shape in enumerate(made["inputs"])
     )
 

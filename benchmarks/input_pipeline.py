@@ -97,7 +97,7 @@ def _wait_share(paths: tuple[Path, ...], options: argparse.Namespace) -> dict[st
 
     from fast_style.data import PhotoStream
 
-    a = tf.random.stateless_normal([1024, 1024], [options.seed, 0])
+    a = tf.random.stateless_normal([1024, 1024], (options.seed, 0))
 
     def step() -> None:
         # Until the work of a step is done, not until its time is over: readers take their share.

@@ -34,7 +34,7 @@ def breakdown(function: Callable[[], object], repetitions: int) -> dict[str, flo
     Returns:
       {'part: kind': milliseconds per run}, largest first, and the share that is no convolution.
     """
-    sums: collections.Counter[str] = collections.Counter()
+    sums: collections.defaultdict[str, float] = collections.defaultdict(float)
     for label, seconds in operation_times(function, repetitions).items():
         name, _, kind = label.rpartition(":")
         if not name or re.search(_CALLS, name.split("/")[-1]) or re.search(_CALLS, kind):
@@ -44,7 +44,9 @@ def breakdown(function: Callable[[], object], repetitions: int) -> dict[str, flo
         sums[f"{part}: {group}"] += 1e3 * seconds
     total = sum(sums.values())
     other = sum(value for key, value in sums.items() if not key.endswith("convolutions"))
-    result = {key: round(value, 2) for key, value in sums.most_common()}
+    result = {
+        key: round(value, 2) for key, value in sorted(sums.items(), key=lambda item: -item[1])
+    }
     return result | {"share of other operations than convolutions": round(other / total, 4)}
 
 

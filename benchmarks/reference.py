@@ -87,9 +87,12 @@ def make_train_step(vgg: Mapping[str, np.ndarray], style: np.ndarray, *, seed: i
       seed: Of the net's weights.
     """
     loss_weights = {name: tf.constant(value) for name, value in vgg.items()}
-    weights = {name: tf.Variable(value) for name, value in net_weights(seed).items()}
-    moments = {name: (tf.Variable(0.0 * w), tf.Variable(0.0 * w)) for name, w in weights.items()}
-    step = tf.Variable(0.0)
+    weights = {name: tf.Variable(tf.constant(value)) for name, value in net_weights(seed).items()}
+    moments = {
+        name: (tf.Variable(tf.zeros_like(w)), tf.Variable(tf.zeros_like(w)))
+        for name, w in weights.items()
+    }
+    step = tf.Variable(tf.zeros([]))
     targets = _vgg16(loss_weights, tf.cast(style[None], tf.float32))
     grams = {name: _gram(targets[name]) for name in _STYLE}
 
@@ -111,7 +114,7 @@ def make_train_step(vgg: Mapping[str, np.ndarray], style: np.ndarray, *, seed: i
             dx, dy = styled[:, :, 1:] - styled[:, :, :-1], styled[:, 1:] - styled[:, :-1]
             variation = tf.reduce_mean(tf.square(dx)) + tf.reduce_mean(tf.square(dy))
             total = content + 100.0 * style_loss + 0.0 * variation
-        gradients = tape.gradient(total, weights)
+        gradients: dict[str, Any] = tape.gradient(total, weights)  # type: ignore[assignment]
         step.assign_add(1.0)
         for name, gradient in gradients.items():
             first, second = moments[name]

@@ -6,6 +6,7 @@ From uint8 array to uint8 array, as `model.stylize` does it. Prints one JSON lin
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 from common import common_arguments, emit, interleaved, random_photos, set_threads, wait
@@ -38,7 +39,7 @@ def main() -> None:
         plain = reference.make_stylize(seed=options.seed)
     for size in options.sizes:
         photo: np.ndarray = random_photos(1, size, options.seed)[0]
-        candidates = {"picture": lambda photo=photo: model.stylize(photo)}
+        candidates: dict[str, Any] = {"picture": lambda photo=photo: model.stylize(photo)}
         if plain is not None:
             candidates["reference"] = lambda photo=photo, plain=plain: wait(plain(photo[None]))
         times = interleaved(candidates, rounds=options.rounds, warmup=options.warmup)

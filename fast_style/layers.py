@@ -113,7 +113,7 @@ def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf
         # once, several times faster than padding it by `tf.pad`.
         sides = [size, size if high else 0]
         numbers = tf.reshape(tf.range(height * width), [height, width])
-        sources = tf.pad(numbers, [sides, sides], mode)
+        sources = tf.pad(numbers, [sides, sides], "REFLECT" if skip else "SYMMETRIC")
         flat = tf.reshape(x, [count, height * width, channels])
         y = tf.gather(flat, sources, axis=1)
         added = 2 * size if high else size

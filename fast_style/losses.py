@@ -56,11 +56,11 @@ def _products(flat: tf.Tensor) -> tf.Tensor:
 
     bfloat16 multiplies several times faster, and sums up in float32, but its results come out with
     8 bits. From many parts, each rounded for itself, they add up to within 5e-4 of the whole,
-    which is less than the error of the features. Where pixels are few, float32 is as fast.
+    which is less than the error of the features. Where pixels are few, float32 costs little more.
     """
-    pixels, channels = flat.shape[1:3]
+    pixels, channels = flat.shape[1], int(flat.shape[2])  # type: ignore[arg-type]
     parts = _parts(pixels, channels) if flat.dtype == tf.bfloat16 else None
-    if parts is None:
+    if pixels is None or parts is None:
         exact = tf.cast(flat, tf.float32)
         return tf.matmul(exact, exact, transpose_a=True)
     split = tf.reshape(flat, [-1, pixels // parts, channels])
@@ -148,7 +148,7 @@ def total_variation_loss(images: tf.Tensor) -> tf.Tensor:
       Scalar float32: 0 for flat pictures, blind to brightness.
     """
     # Rows as lines of numbers: slices of three channels each would be copied one by one.
-    shape, channels = tf.shape(images), images.shape[3]
+    shape, channels = tf.shape(images), int(images.shape[3])  # type: ignore[arg-type]
     lines = tf.reshape(images, [shape[0], shape[1], -1])
     dx = lines[:, :, channels:] - lines[:, :, :-channels]
     dy = lines[:, 1:] - lines[:, :-1]

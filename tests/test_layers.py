@@ -163,7 +163,7 @@ def gradients_of(
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         y = tf.cast(function(tf.cast(tensors[0], dtype), *tensors[1:]), tf.float32)
-        total = tf.reduce_sum(y * random_map(*y.shape, seed=9))
+        total = tf.reduce_sum(y * random_map(*np.shape(y), seed=9))
     return [np.asarray(gradient) for gradient in tape.gradient(total, tensors)]
 
 
