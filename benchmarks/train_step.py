@@ -61,7 +61,12 @@ def main() -> None:
         "cpu_seconds": round(time.process_time() - cpu, 3),
     }
     settings["precision"] = precision
-    emit("train_step", "loss network, style targets, tracing and first step", first, **settings)
+    emit(
+        "train_step",
+        "imports, loss network, style targets, tracing and first step",
+        first,
+        **settings,
+    )
     candidates: dict[str, Callable[[], object]] = {"step": step}
     if options.reference:
         candidates["reference"] = _reference(options)
