@@ -21,6 +21,7 @@ from fast_style.fetch import ASSETS
 from fast_style.images import cover_crop, fit_long_side, read_image, read_opaque
 from fast_style.loss_net import LossNetwork, build_loss_network
 from fast_style.objective import Objective, style_grams
+from fast_style.prepare import check_prepared
 from fast_style.provenance import file_sha256, git_commit, names_sha256, package_versions
 from fast_style.transform_net import init_weights
 
@@ -114,7 +115,7 @@ def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ..
     """Lists the photos to train on and the held-out ones.
 
     Raises:
-      DataError: If there are none, or fewer than one batch needs.
+      DataError: If there are none, fewer than one batch needs, or a prepared folder does not fit.
     """
     sets = [
         f"`python -m fast_style fetch {asset.name}` ({asset.size_bytes / 1e9:.1f} GB)"
@@ -126,11 +127,14 @@ def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ..
         advice="point `dataset` at a folder of your own (any photos will do),\n"
         f"or get some with {' or '.join(sets)} and use the folder that it names",
     )
+    check_prepared(config.dataset, config.image_size)
     check_enough(photos, config.batch_size)
     if config.val_dataset is None:
         return photos, ()
     advice = "point `val_dataset` at a folder of photos, or remove this key"
-    return photos, find_photos(config.val_dataset, advice=advice)
+    held_out = find_photos(config.val_dataset, advice=advice)
+    check_prepared(config.val_dataset, config.image_size)
+    return photos, held_out
 
 
 def total_steps(config: RunConfig, photos: int) -> int:

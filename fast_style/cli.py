@@ -26,6 +26,7 @@ from fast_style.cli_optimize import (
     run_optimize,
     run_preview,
 )
+from fast_style.cli_prepare import add_prepare_arguments, run_prepare
 from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.cli_stylize import stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
@@ -353,4 +354,9 @@ _COMMANDS = {
         run_flicker,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
+    "prepare": (
+        "Decode and scale photos once, for hardware that trains faster than JPEGs decode.",
+        add_prepare_arguments,
+        run_prepare,
+    ),
 }

@@ -154,6 +154,34 @@ def load_training_crop(
         return to_array(crop)
 
 
+def load_scaled(path: str | os.PathLike[str], size: int) -> np.ndarray:
+    """Reads a photo, scaled until its short side is `size`: all that a crop of it may show.
+
+    Large JPEGs are decoded at a fraction of their size, as in `load_training_crop`.
+
+    Args:
+      path: A picture file of any kind that `read_image` reads.
+      size: The short side in pixels. The long side is rounded.
+
+    Returns:
+      [H, W, 3] uint8 with min(H, W) == size.
+
+    Raises:
+      ImageError: As `read_image` does.
+      ValueError: If `size` is below 1.
+    """
+    _check_size(size)
+    with opened(path, DEFAULT_MAX_PIXELS) as image:
+        at_least = int(_DRAFT_REDUCTION * size)
+        image.draft(None, (at_least, at_least))
+        picture = _flat_upright(image, (255, 255, 255))
+        scale = size / min(picture.size)
+        if scale != 1.0:
+            sides = (round(picture.width * scale), round(picture.height * scale))
+            picture = picture.resize(sides, Image.Resampling.BILINEAR)
+        return to_array(picture)
+
+
 def check_output(
     path: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]] = ()
 ) -> None:

@@ -45,6 +45,9 @@ def pad_image(
 ) -> tf.Tensor:
     """Pads pictures by reflection; for network inputs, where no gradient has to be fast.
 
+    Rows are copied whole and only the columns of the border pixel by pixel, which for three
+    channels is the slow way.
+
     Args:
       images: [N, H, W, C], any type.
       before: Pixels added at the top and at the left.
@@ -56,7 +59,33 @@ def pad_image(
     shape = tf.shape(images)
     rows = reflect_indices(shape[1], before, after[0])
     columns = reflect_indices(shape[2], before, after[1])
-    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+    left = tf.gather(images, columns[:before], axis=2)
+    right = tf.gather(images, columns[before + shape[2] :], axis=2)
+    return tf.gather(tf.concat([left, images, right], axis=2), rows, axis=1)
+
+
+def crop_image(
+    images: tf.Tensor, top: int, left: int, height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
+    """Cuts a rectangle out of pictures.
+
+    As if each row were one long line of numbers: TensorFlow copies slices run by run, and runs of
+    three channels are short.
+
+    Args:
+      images: [N, H, W, C], any type.
+      top: First row that stays.
+      left: First column that stays.
+      height: Rows that stay.
+      width: Columns that stay.
+
+    Returns:
+      [N, height, width, C], same type.
+    """
+    shape, channels = tf.shape(images), _size(images, 3)
+    lines = tf.reshape(images, [shape[0], shape[1], shape[2] * channels])
+    lines = lines[:, top : top + height, left * channels : (left + width) * channels]
+    return tf.reshape(lines, [shape[0], height, width, channels])
 
 
 def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf.Tensor:
@@ -79,46 +108,38 @@ def pad(x: tf.Tensor, size: int, mode: str = "reflect", high: bool = True) -> tf
 
     @tf.custom_gradient
     def mirrored(x: tf.Tensor) -> Any:
-        y = _mirror(_mirror(x, 1, size, skip, high), 2, size, skip, high)
+        count, height, width, channels = tf.unstack(tf.shape(x))
+        # Where each pixel comes from: cheap to pad. Gathering whole pixels then passes over the map
+        # once, several times faster than padding it by `tf.pad`.
+        sides = [size, size if high else 0]
+        numbers = tf.reshape(tf.range(height * width), [height, width])
+        sources = tf.pad(numbers, [sides, sides], "REFLECT" if skip else "SYMMETRIC")
+        flat = tf.reshape(x, [count, height * width, channels])
+        y = tf.gather(flat, sources, axis=1)
+        added = 2 * size if high else size
+        y.set_shape([x.shape[0], *(n and n + added for n in x.shape[1:3]), x.shape[3]])
 
         def gradient(dy: tf.Tensor) -> tf.Tensor:
-            return _unmirror(_unmirror(dy, 2, size, skip, high), 1, size, skip, high)
+            return _unmirror(_unmirror(dy, 1, size, skip, high), 2, size, skip, high)
 
         return y, gradient
 
     return mirrored(x)
 
 
-def _along(x: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Tensor:
-    return x[:, start:stop] if axis == 1 else x[:, :, start:stop]
-
-
-def _turned(x: tf.Tensor, axis: int, size: int) -> tf.Tensor:
-    return x if size == 1 else tf.reverse(x, [axis])
-
-
-def _mirror(x: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
-    parts = [_turned(_along(x, axis, skip, skip + size), axis, size), x]
-    if high:
-        parts.append(_turned(_along(x, axis, -size - skip, -skip or None), axis, size))
-    return tf.concat(parts, axis)
-
-
 def _unmirror(dy: tf.Tensor, axis: int, size: int, skip: int, high: bool) -> tf.Tensor:
-    """The transpose of `_mirror`."""
-    inner = _along(dy, axis, size, -size if high else None)
-    low = _turned(_along(dy, axis, 0, size), axis, size)
-    parts = [
-        _along(inner, axis, 0, skip),
-        _along(inner, axis, skip, skip + size) + low,
-        _along(inner, axis, skip + size, -size - skip if high else None),
-    ]
+    """The transpose of padding one axis: the border, added onto the pixels that it mirrors."""
+
+    def turned(border: tf.Tensor) -> tf.Tensor:
+        return border if size == 1 else tf.reverse(border, [axis])
+
+    end = [size, skip, size]  # The border, what it leaves out, what it mirrors.
+    sizes = [*end, -1, *end[::-1]] if high else [*end, -1]
+    border, edge, mirrored, *rest = tf.split(dy, sizes, axis)
+    parts = [edge, mirrored + turned(border), rest[0]]
     if high:
-        border = _turned(_along(dy, axis, -size, None), axis, size)
-        parts.append(_along(inner, axis, -size - skip, -skip or None) + border)
-        if skip:
-            parts.append(_along(inner, axis, -skip, None))
-    return tf.concat(parts if skip else parts[1:], axis)
+        parts += [rest[1] + turned(rest[3]), rest[2]]
+    return tf.concat(parts, axis)
 
 
 def _size(x: tf.Tensor, axis: int) -> int:
@@ -153,6 +174,7 @@ def instance_norm(
     offset: tf.Tensor | None = None,
     *,
     epsilon: float,
+    relu: bool = False,
 ) -> tf.Tensor:
     """Normalizes each channel of each picture over its pixels.
 
@@ -160,42 +182,83 @@ def instance_norm(
     Ulyanov et al. (2016) and, with a scale and an offset per style, Dumoulin et al. (2017).
     Statistics are float32 whatever the type of `x`.
 
+    Instance norm is batch norm of one picture, for which TensorFlow has one operation in each
+    direction. Put together from its parts, forward and backward take some twenty passes over the
+    map, half of them in float32, and several times as long.
+
     Args:
       x: [N, H, W, C] float32 or bfloat16.
       scale: [N, C] float32; none is 1.
       offset: [N, C] float32; none is 0.
       epsilon: Added to the variance, in squared units of `x`.
+      relu: Whether to set what is negative to 0 at the end, which costs next to nothing here.
 
     Returns:
       Same shape and type as `x`.
     """
-    channels = x.shape[-1]
-    flat_shape = [tf.shape(x)[0], channels]
+    flat_shape = [tf.shape(x)[0], _size(x, -1)]
     scale = tf.ones(flat_shape) if scale is None else scale
     offset = tf.zeros(flat_shape) if offset is None else offset
+    if x.shape[0] is None:
+
+        def one(picture: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            x, scale, offset = (part[None] for part in picture)
+            return _normalized(x, scale, offset, epsilon, relu)[0]
+
+        return tf.map_fn(one, (x, scale, offset), fn_output_signature=x.dtype)
+    return _normalized(x, scale, offset, epsilon, relu)
+
+
+def _normalized(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float, relu: bool
+) -> tf.Tensor:
+    """Does `instance_norm` for a known number of pictures."""
+    count = _size(x, 0)
+    options = {"epsilon": epsilon, "data_format": "NHWC", "is_training": True}
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
-        wide = tf.cast(x, tf.float32)
-        mean = tf.reduce_mean(wide, [1, 2], keepdims=True)
-        # The mean of squared differences, not the difference of means: exact for channels whose
-        # mean is much larger than their spread.
-        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), [1, 2], keepdims=True)
-        inverse = tf.math.rsqrt(variance + epsilon)
-        gain = inverse * scale[:, None, None, :]
-        y = tf.cast((wide - mean) * gain + offset[:, None, None, :], x.dtype)
+        nothing = tf.zeros([0])
+        # Parts of the first axis share their memory with the whole.
+        ones, scales = tf.split(x, count), tf.unstack(scale, count)
+        normed = [
+            tf.raw_ops.FusedBatchNormV3(
+                x=one,
+                scale=one_scale,
+                offset=one_offset,
+                mean=nothing,
+                variance=nothing,
+                exponential_avg_factor=1.0,
+                **options,
+            )
+            for one, one_scale, one_offset in zip(
+                ones, scales, tf.unstack(offset, count), strict=True
+            )
+        ]
+        # Right behind each norm, where TensorFlow makes one operation of both.
+        y = tf.concat([tf.nn.relu(n.y) if relu else n.y for n in normed], 0)
 
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dy = tf.cast(dy, tf.float32)
-            centred = tf.cast(x, tf.float32) - mean
-            d_offset = tf.reduce_mean(dy, [1, 2], keepdims=True)
-            d_scale = tf.reduce_mean(dy * centred, [1, 2], keepdims=True) * inverse
-            dx = gain * (dy - d_offset) - centred * (gain * inverse * d_scale)
-            pixels = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], tf.float32)
+            if relu:
+                dy = tf.raw_ops.ReluGrad(gradients=dy, features=y)
+            back = [
+                tf.raw_ops.FusedBatchNormGradV3(
+                    y_backprop=one_dy,
+                    x=one,
+                    scale=one_scale,
+                    reserve_space_1=n.reserve_space_1,
+                    reserve_space_2=n.reserve_space_2,
+                    reserve_space_3=n.reserve_space_3,
+                    **options,
+                )
+                for one_dy, one, one_scale, n in zip(
+                    tf.split(dy, count), ones, scales, normed, strict=True
+                )
+            ]
             return (
-                tf.cast(dx, x.dtype),
-                d_scale[:, 0, 0] * pixels,
-                d_offset[:, 0, 0] * pixels,
+                tf.concat([b.x_backprop for b in back], 0),
+                tf.stack([b.scale_backprop for b in back]),
+                tf.stack([b.offset_backprop for b in back]),
             )
 
         return y, gradient
@@ -276,6 +339,62 @@ def in_phases(operation: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.T
     shape = tf.shape(x)
     flat = tf.reshape(x, [shape[0], shape[1], 4 * shape[2], _size(x, -1) // 4])
     return tf.ensure_shape(tf.reshape(operation(flat), shape), x.shape)
+
+
+def nearest_x2_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Enlarges a map by nearest neighbour x2 and convolves it by 3x3, reflecting at the sides.
+
+    Enlarged rows 2m and 2m + 1 both hold row m. A window of two rows, m - 1 and m, therefore holds
+    all that output rows 2m - 1 and 2m see, with weights (w0 + w1, w2) and (w0, w1 + w2). So a 2x2
+    convolution over the small map gives four output pixels per window: 16 multiplications in place
+    of 36. Its windows begin one pixel outside, which is cut off while the pixels are spread out.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [3, 3, C, D] float32; cast to the type of `x`.
+
+    Returns:
+      [N, 2H, 2W, D] in the type of `x`.
+    """
+    rows = tf.stack(
+        [
+            tf.stack([kernel[0] + kernel[1], kernel[2]]),
+            tf.stack([kernel[0], kernel[1] + kernel[2]]),
+        ]
+    )
+    folded = _fold_columns(rows, lambda a, b, c, z: ([a + b, c], [a, b + c]))
+    return _spread_windows(conv(pad(x, 1, "symmetric"), folded))
+
+
+def _spread_windows(windows: tf.Tensor) -> tf.Tensor:
+    """Does `depth_to_space(windows, 2)[:, 1:-1, 1:-1]` in one pass, and its gradient in two.
+
+    Args:
+      windows: [N, H + 1, W + 1, 4D] in the phase layout.
+
+    Returns:
+      [N, 2H, 2W, D].
+    """
+    depth = _size(windows, 3) // 4
+
+    @tf.custom_gradient
+    def spread(windows: tf.Tensor) -> Any:
+        shape = tf.shape(windows)
+        height, width = 2 * (shape[1] - 1), 2 * (shape[2] - 1)
+        row, column = tf.range(1, height + 1)[:, None], tf.range(1, width + 1)[None, :]
+        sources = 4 * ((row // 2) * shape[2] + column // 2) + 2 * (row % 2) + column % 2
+        pixels = tf.reshape(windows, [shape[0], 4 * shape[1] * shape[2], depth])
+        pixels = tf.gather(pixels, tf.reshape(sources, [-1]), axis=1)
+
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            return tf.nn.space_to_depth(tf.pad(dy, [[0, 0], [1, 1], [1, 1], [0, 0]]), 2)
+
+        y = tf.reshape(pixels, [shape[0], height, width, depth])
+        sides = (n and 2 * (n - 1) for n in windows.shape[1:3])
+        y.set_shape([windows.shape[0], *sides, depth])
+        return y, gradient
+
+    return spread(windows)
 
 
 def fold_nearest_x2(kernel: tf.Tensor) -> tf.Tensor:

@@ -79,11 +79,13 @@ class Objective:
         content = content_layer_losses(features, targets)
         shares = style_layer_losses(features, grams)
         per_picture = tf.add_n(list(shares.values()))
+        # What weighs nothing is reported, but its gradient is not computed.
+        varied = styled if self.tv_weight else tf.stop_gradient(styled)
         picture_weights = tf.linalg.matvec(style_weights, tf.constant(self.style_weights))
         terms = {
             CONTENT: tf.add_n(list(content.values())),
             STYLE: tf.reduce_sum(per_picture),
-            VARIATION: total_variation_loss(styled),
+            VARIATION: total_variation_loss(varied),
             WEIGHTED_STYLE: tf.reduce_sum(per_picture * picture_weights),
         }
         terms[WEIGHTED_CONTENT] = self.content_weight * terms[CONTENT]

@@ -43,8 +43,9 @@ class Stylizer:
     Attributes:
       model: What was loaded: architecture, style names, metadata.
       precision: 'float32' or 'bfloat16', what it computes in.
-      run: The compiled net: (float32 [N, H, W, 3] in 0..255, float32 [N, S]) -> float32, same
-        shape and range.
+      run: The compiled net for one picture: (float32 [1, H, W, 3] in 0..255, float32 [1, S]) ->
+        float32, same shape and range.
+      run_many: The same for any number of pictures.
     """
 
     def __init__(self, model: Model, *, precision: str = "auto") -> None:
@@ -57,7 +58,8 @@ class Stylizer:
         """
         self.model = model
         self.precision = resolve_precision(precision)
-        self.run = make_stylize_function(model, self.precision, tf.float32)
+        self.run = make_stylize_function(model, self.precision, tf.float32, batch_size=1)
+        self.run_many = make_stylize_function(model, self.precision, tf.float32)
         self._tiled = TiledNet(model, self.precision)
 
     @overload
@@ -221,7 +223,8 @@ class Stylizer:
             return
         try:
             pictures = np.stack([levels(photo) for photo in photos])
-            styled = self.run(pictures, np.tile(mix, (len(photos), 1))).numpy()
+            run = self.run if len(photos) == 1 else self.run_many
+            styled = run(pictures, np.tile(mix, (len(photos), 1))).numpy()
         except tf.errors.ResourceExhaustedError:  # A GPU's memory is not what was looked at.
             if tile != "auto":
                 raise
@@ -322,7 +325,13 @@ def load(path: str | os.PathLike[str], *, precision: str = "auto") -> Stylizer:
     return Stylizer(load_model(path), precision=precision)
 
 
-def make_stylize_function(model: Model, precision: str, pixels: tf.DType = tf.uint8) -> Any:
+def make_stylize_function(
+    model: Model,
+    precision: str,
+    pixels: tf.DType = tf.uint8,
+    *,
+    batch_size: int | None = None,
+) -> Any:
     """Returns the compiled net: (images [N, H, W, 3], float32 [N, S]) -> styled images.
 
     Weights are constants of the graph, so that what depends on them alone is computed once.
@@ -331,6 +340,7 @@ def make_stylize_function(model: Model, precision: str, pixels: tf.DType = tf.ui
       model: The trained net.
       precision: 'float32' or 'bfloat16'.
       pixels: Type of the images on both sides: uint8, or float32 in 0..255.
+      batch_size: N, if it is always the same: traced and computed faster than any number.
 
     Raises:
       ValueError: If `precision` is not 'float32' or 'bfloat16'.
@@ -340,8 +350,8 @@ def make_stylize_function(model: Model, precision: str, pixels: tf.DType = tf.ui
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([None, None, None, 3], pixels, name="images"),
-            tf.TensorSpec([None, len(model.style_names)], tf.float32, name="style_weights"),
+            tf.TensorSpec([batch_size, None, None, 3], pixels, name="images"),
+            tf.TensorSpec([batch_size, len(model.style_names)], tf.float32, name="style_weights"),
         ],
         autograph=False,
     )

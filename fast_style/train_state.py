@@ -188,12 +188,12 @@ def make_train_step(
 
 
 def make_score(state: TrainState, objective: Objective, *, arch: str, precision: str) -> Any:
-    """Returns a compiled function (photos [N, H, W, 3] uint8, style weights) -> losses."""
+    """Returns a compiled function (photo [1, H, W, 3] uint8, style weights [1, S]) -> losses."""
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([None, None, None, 3], tf.uint8),
-            tf.TensorSpec([None, len(objective.style_weights)], tf.float32),
+            tf.TensorSpec([1, None, None, 3], tf.uint8),
+            tf.TensorSpec([1, len(objective.style_weights)], tf.float32),
         ],
         autograph=False,
     )

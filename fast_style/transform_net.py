@@ -18,10 +18,11 @@ import tensorflow as tf
 
 from fast_style.layers import (
     conv,
-    fold_nearest_x2,
+    crop_image,
     fold_nearest_x4_stride_2,
     in_phases,
     instance_norm,
+    nearest_x2_conv,
     pad,
     pad_image,
     phase_kernel_9x9,
@@ -166,18 +167,13 @@ def _johnson_initial(name: str, shape: tuple[int, ...], rng: np.random.Generator
 def _johnson(
     weights: Weights, images: tf.Tensor, style_weights: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
-    def norm(x: tf.Tensor, name: str) -> tf.Tensor:
+    def norm(x: tf.Tensor, name: str, relu: bool = False) -> tf.Tensor:
         scale = tf.matmul(style_weights, weights[f"{name}/scale"])
         offset = tf.matmul(style_weights, weights[f"{name}/offset"])
-        return instance_norm(x, scale, offset, epsilon=JOHNSON_EPSILON)
+        return instance_norm(x, scale, offset, epsilon=JOHNSON_EPSILON, relu=relu)
 
     def norm_relu(x: tf.Tensor, name: str) -> tf.Tensor:
-        return tf.nn.relu(norm(x, name))
-
-    def upsample(x: tf.Tensor, name: str) -> tf.Tensor:
-        kernel = fold_nearest_x2(weights[f"{name}/weight"])
-        y = conv(pad(x, 1, "symmetric"), kernel)
-        return in_phases(lambda y: norm_relu(y, name), y)
+        return norm(x, name, relu=True)
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # Two halvings want multiples of 4; the excess is reflected too, and cropped at the end.
@@ -193,14 +189,13 @@ def _johnson(
         first, second = f"res{block}/conv1", f"res{block}/conv2"
         y = norm_relu(reflect_conv(x, weights[f"{first}/weight"]), first)
         x += norm(reflect_conv(y, weights[f"{second}/weight"]), second)
-    x = tf.nn.depth_to_space(upsample(x, "up1"), 2)
-    x = upsample(x, "up2")
+    for name in ("up1", "up2"):
+        x = norm_relu(nearest_x2_conv(x, weights[f"{name}/weight"]), name)
     # The outermost 4 pixels that the 9x9 kernel lacks lie in the border, so it needs no padding.
-    x = tf.cast(conv(x, phase_kernel_9x9(weights["out/weight"])), tf.float32)
-    bias = tf.matmul(style_weights, weights["out/bias"])
-    x = tf.nn.depth_to_space(x, 2) + bias[:, None, None, :]
-    low = BORDER - 4
-    x = x[:, low : low + height, low : low + width]
+    x = conv(tf.nn.space_to_depth(x, 2), phase_kernel_9x9(weights["out/weight"]))
+    bias = tf.tile(tf.matmul(style_weights, weights["out/bias"]), [1, 4])
+    x = tf.nn.depth_to_space(tf.cast(x, tf.float32) + bias[:, None, None, :], 2)
+    x = crop_image(x, BORDER - 4, BORDER - 4, height, width)
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
@@ -263,7 +258,7 @@ def _slim2016(
         return instance_norm(x, epsilon=SLIM_EPSILON)
 
     def norm_relu(x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(norm(x))
+        return instance_norm(x, epsilon=SLIM_EPSILON, relu=True)
 
     def upsample(x: tf.Tensor, name: str) -> tf.Tensor:
         kernel = fold_nearest_x4_stride_2(weights[f"{name}/conv_transpose/conv/weight"])
@@ -283,7 +278,7 @@ def _slim2016(
     x = tf.nn.space_to_depth(pad(x, 4), 2)
     x = tf.nn.depth_to_space(conv(x, phase_kernel_9x9(weights["deconv3/conv/weight"])), 2)
     x = norm(tf.cast(x, tf.float32))
-    x = x[:, BORDER : BORDER + height, BORDER : BORDER + width]
+    x = crop_image(x, BORDER, BORDER, height, width)
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 

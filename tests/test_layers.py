@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 import reference
@@ -151,3 +153,94 @@ def test_saturated_pixels_can_come_back_and_all_others_follow_tanh(wish: float) 
     floored = np.maximum(slope, 0.1)
     back = np.asarray(x) * wish > 0
     np.testing.assert_allclose(gradient, wish * np.where(back, floored, slope), atol=1e-6)
+
+
+def gradients_of(
+    function: Callable[..., tf.Tensor], inputs: Sequence[np.ndarray], dtype: tf.DType = tf.float32
+) -> list[np.ndarray]:
+    """Of the sum of the output under fixed random weights, with respect to each input."""
+    tensors = [tf.constant(value) for value in inputs]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        y = tf.cast(function(tf.cast(tensors[0], dtype), *tensors[1:]), tf.float32)
+        total = tf.reduce_sum(y * random_map(*np.shape(y), seed=9))
+    return [np.asarray(gradient) for gradient in tape.gradient(total, tensors)]
+
+
+def plain_norm_relu(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+    unit = (x - mean) / tf.sqrt(variance + 1e-5)
+    return tf.nn.relu(unit * scale[:, None, None] + offset[:, None, None])
+
+
+def norm_relu(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    return layers.instance_norm(x, scale, offset, epsilon=1e-5, relu=True)
+
+
+@pytest.mark.parametrize(
+    # bfloat16 rounds what comes in, the result and its gradient: 0.4 % each.
+    ("dtype", "tolerance"),
+    [(tf.float32, 1e-4), (tf.bfloat16, 0.02)],
+)
+def test_norm_and_relu_as_one_equal_the_plain_formula(dtype: tf.DType, tolerance: float) -> None:
+    # Exact in bfloat16 and away from the ReLU's corner, where rounding would decide.
+    x = np.asarray(tf.cast(tf.cast(random_map(3, 11, 13, 5) + 2.0, tf.bfloat16), tf.float32))
+    inputs = [x, random_map(3, 5, seed=1), random_map(3, 5, seed=2)]
+    expected = plain_norm_relu(*map(tf.constant, inputs))
+    got = norm_relu(tf.constant(x, dtype), *map(tf.constant, inputs[1:]))
+    assert got.dtype == dtype
+    np.testing.assert_allclose(tf.cast(got, tf.float32), expected, rtol=tolerance, atol=tolerance)
+    pairs = zip(
+        gradients_of(norm_relu, inputs, dtype), gradients_of(plain_norm_relu, inputs), strict=True
+    )
+    for one, other in pairs:
+        assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(other)
+
+
+def test_norm_of_an_unknown_number_of_pictures_equals_that_of_a_known_one() -> None:
+    inputs = [random_map(3, 7, 9, 4), random_map(3, 4, seed=1), random_map(3, 4, seed=2)]
+    run = tf.function(
+        norm_relu,
+        input_signature=[tf.TensorSpec([None, None, None, 4])] + 2 * [tf.TensorSpec([None, 4])],
+        autograph=False,
+    )
+    np.testing.assert_allclose(run(*inputs), norm_relu(*map(tf.constant, inputs)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (2, 3), (9, 4)])
+def test_enlarging_convolution_equals_the_plain_one(height: int, width: int) -> None:
+    inputs = [random_map(2, height, width, 3), random_map(3, 3, 3, 4, seed=1)]
+    expected = reference.reflect_convolve(
+        reference.enlarge(inputs[0].astype(np.float64), 2), inputs[1]
+    )
+    got = layers.nearest_x2_conv(*map(tf.constant, inputs))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+    def plain(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        large = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+        padded = tf.pad(large, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
+        return tf.nn.conv2d(padded, kernel, 1, "VALID")
+
+    pairs = zip(
+        gradients_of(layers.nearest_x2_conv, inputs), gradients_of(plain, inputs), strict=True
+    )
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_enlarging_convolution_of_unknown_sizes_equals_that_of_known_ones() -> None:
+    x, kernel = random_map(2, 5, 6, 3), random_map(3, 3, 3, 4, seed=1)
+    run = tf.function(
+        layers.nearest_x2_conv,
+        input_signature=[tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([3, 3, 3, 4])],
+        autograph=False,
+    )
+    np.testing.assert_allclose(
+        run(x, kernel), layers.nearest_x2_conv(tf.constant(x), tf.constant(kernel)), atol=1e-5
+    )
+
+
+def test_cropping_keeps_the_rectangle_asked_for() -> None:
+    x = random_map(2, 9, 11, 3)
+    cropped = layers.crop_image(tf.constant(x), 2, 3, tf.constant(5), tf.constant(6))
+    np.testing.assert_array_equal(cropped, x[:, 2:7, 3:9])

@@ -88,6 +88,17 @@ def test_gram_of_bfloat16_features_is_accumulated_in_float32() -> None:
     np.testing.assert_allclose(got[0], exact.T @ exact / exact.size, rtol=TOLERANCE)
 
 
+def test_gradient_of_the_content_loss_is_that_of_the_formula() -> None:
+    x, target = (tf.constant(features(2, 5, 7, 4, seed=seed)) for seed in (0, 1))
+    with tf.GradientTape() as tape:
+        tape.watch((x, target))
+        loss = 3.0 * content_layer_losses({"a": x}, {"a": target})["a"]
+    expected = 3.0 * 2.0 * (x - target).numpy() / (2 * 5 * 7 * 4)
+    dx, d_target = (np.asarray(gradient) for gradient in tape.gradient(loss, (x, target)))
+    np.testing.assert_allclose(dx, expected, rtol=TOLERANCE)
+    np.testing.assert_allclose(d_target, -expected, rtol=TOLERANCE)
+
+
 def test_gram_works_where_height_and_width_are_unknown() -> None:
     maps = features(2, 5, 7, 4)
     traced = tf.function(

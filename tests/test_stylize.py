@@ -271,13 +271,17 @@ def test_the_result_may_go_into_an_array_of_the_caller(
 def test_pictures_of_a_list_that_have_one_size_are_computed_together(
     stylizer: Stylizer, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts, run = [], stylizer.run
+    counts = []
 
-    def watched(images: Any, mix: Any) -> Any:
-        counts.append(len(images))
-        return run(images, mix)
+    def watched(run: Any) -> Any:
+        def call(images: Any, mix: Any) -> Any:
+            counts.append(len(images))
+            return run(images, mix)
 
-    monkeypatch.setattr(stylizer, "run", watched)
+        return call
+
+    monkeypatch.setattr(stylizer, "run", watched(stylizer.run))
+    monkeypatch.setattr(stylizer, "run_many", watched(stylizer.run_many))
     others = [np.roll(photo, shift, 0) for shift in range(3)]
     styled = stylizer.stylize([others[0], photo[:16], others[1], others[2]], strength=0.7)
     assert counts == [3, 1]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import reference
@@ -155,3 +157,55 @@ def test_every_johnson_weight_gets_a_finite_gradient() -> None:
         values = np.asarray(gradient)
         assert np.isfinite(values).all(), name
         assert np.abs(values).max() > 0, name
+
+
+def plain_johnson(weights: dict[str, tf.Tensor], images: np.ndarray) -> tf.Tensor:
+    """One style, whole enlarged maps, and nothing but TensorFlow's own gradients."""
+
+    def norm(x: tf.Tensor, name: str) -> tf.Tensor:
+        mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+        unit = (x - mean) * tf.math.rsqrt(variance + 1e-5)
+        return unit * weights[f"{name}/scale"][0] + weights[f"{name}/offset"][0]
+
+    def convolved(x: tf.Tensor, name: str, stride: int = 1, border: int = 1) -> tf.Tensor:
+        sides = [border, border]
+        padded = tf.pad(x, [[0, 0], sides, sides, [0, 0]], "REFLECT") if border else x
+        return tf.nn.conv2d(padded, weights[f"{name}/weight"], stride, "VALID")
+
+    height, width = images.shape[1:3]
+    borders = ((0, 0), (14, 14 + -height % 4), (14, 14 + -width % 4), (0, 0))
+    x = tf.constant(np.pad(images - np.float32(reference.MEANS), borders, mode="reflect"))
+    for name, stride, border in (("conv1", 1, 0), ("conv2", 2, 1), ("conv3", 2, 1)):
+        x = tf.nn.relu(norm(convolved(x, name, stride, border), name))
+    for block in range(1, 6):
+        first, second = f"res{block}/conv1", f"res{block}/conv2"
+        x += norm(convolved(tf.nn.relu(norm(convolved(x, first), first)), second), second)
+    for name in ("up1", "up2"):
+        x = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+        x = tf.nn.relu(norm(convolved(x, name), name))
+    x = convolved(x, "out", border=4) + weights["out/bias"][0]
+    return x[:, 10 : 10 + height, 10 : 10 + width]
+
+
+def test_gradients_of_johnson_equal_those_of_the_plain_formulation() -> None:
+    values = perturbed(transform_net.init_weights("johnson", width=0.25, seed=3))
+    values["out/weight"] *= 0.1  # Far from where `tanh_pixels` departs from tanh's slope.
+    weights = {name: tf.constant(value) for name, value in values.items()}
+    images = photos(2, 17, 23).astype(np.float32)
+    wish = tf.constant(photos(2, 17, 23, seed=1).astype(np.float32))
+
+    def gradients(forward: Callable[[], tf.Tensor]) -> dict[str, np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = tf.reduce_mean(tf.square(forward() - wish))
+        return {k: np.asarray(v) for k, v in tape.gradient(loss, weights).items()}
+
+    got = gradients(
+        lambda: transform_net.transform("johnson", weights, tf.constant(images), tf.ones([2, 1]))
+    )
+    expected = gradients(lambda: (tf.tanh(plain_johnson(weights, images)) + 1.0) * 127.5)
+    # Offsets in front of another norm have a gradient of zero, of which only rounding is left.
+    least = 1e-3 * max(np.linalg.norm(value) for value in expected.values())
+    for name, value in expected.items():
+        error = np.linalg.norm(got[name] - value)
+        assert error <= 1e-4 * max(np.linalg.norm(value), least), name
