@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fast_style.cli_distill import add_distill_arguments, run_distill
 from fast_style.cli_film import add_flicker_arguments, run_films, run_flicker
 from fast_style.cli_optimize import (
     add_optimize_arguments,
@@ -351,6 +352,11 @@ _COMMANDS = {
         "Measure how much a styled film flickers.",
         add_flicker_arguments,
         run_flicker,
+    ),
+    "distill": (
+        "Make a small loss network that reports the losses of a large one.",
+        add_distill_arguments,
+        run_distill,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
     "prepare": (

@@ -16,10 +16,19 @@ from typing import Annotated, Any
 from fast_style import checks, flat_config
 from fast_style.errors import ConfigError
 from fast_style.flat_config import Problem, check_keys
-from fast_style.loss_models import LOSS_MODELS, VGG_BLOCKS, vgg_layers
+from fast_style.loss_models import (
+    LOSS_MODELS,
+    MINI,
+    VGG_BLOCKS,
+    default_weights_file,
+    vgg_layers,
+)
 
 # The rows of `transform_net.ARCHITECTURES`, without importing TensorFlow.
 ARCHITECTURES = ("johnson", "slim2016")
+
+# What belongs to a loss model, and is of no use to another.
+LOSS_MODEL_KEYS = ("loss_model_file", "checkpoint_exclude_scopes")
 
 # What an override takes the place of.
 _REPLACES = {
@@ -27,6 +36,7 @@ _REPLACES = {
     "epoch": ("steps",),
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
+    "loss_model": LOSS_MODEL_KEYS,
 }
 
 
@@ -106,7 +116,7 @@ class RunConfig:
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
       loss_model: One of `loss_models.LOSS_MODELS`.
-      loss_model_file: Path of its weights.
+      loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
       content_layers: Layers of the loss model that are compared with the photo's.
       style_layers: Layers whose Gram matrices are compared with the style picture's.
       checkpoint_exclude_scopes: Comma-separated scopes left out when reading `loss_model_file`.
@@ -145,7 +155,7 @@ class RunConfig:
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
-    loss_model_file: Annotated[str, checks.path] = "pretrained/vgg_16.ckpt"
+    loss_model_file: Annotated[str, checks.path] = ""
     content_layers: Annotated[tuple[str, ...], checks.layers] = ("vgg_16/conv3/conv3_3",)
     style_layers: Annotated[tuple[str, ...], checks.layers] = (
         "vgg_16/conv1/conv1_2",
@@ -167,6 +177,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Checks every value; whole numbers become floats and lists tuples where due."""
+        if self.loss_model_file == "":
+            object.__setattr__(self, "loss_model_file", default_weights_file(self.loss_model))
         flat_config.complete(self, _rules)
 
     @property
@@ -198,7 +210,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     An override of `steps` takes the place of the file's `epoch` and the other way round; one of
     `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that of
-    `styles`.
+    `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's.
 
     Args:
       path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.
@@ -293,6 +305,8 @@ def _layer_fault(layer: str, loss_model: str) -> str | None:
     """Says why a loss model has no such layer; only the VGGs' layers are known without building."""
     owner, _, rest = layer.partition("/")
     known = vgg_layers(loss_model) if loss_model in VGG_BLOCKS else ()
+    if loss_model == MINI and owner in VGG_BLOCKS:
+        return None  # Perhaps its teacher: its file will tell.
     if owner in LOSS_MODELS and owner != loss_model:
         same = f"{loss_model}/{rest}"
         hint = f"did you mean '{same}'?" if same in known else "name layers of that network"

@@ -91,7 +91,7 @@ def _merge(
     set_values, set_problems = _parse_overrides(overrides)
     dropped = set()
     for key, replaced in replaces.items():
-        if set_values.get(key) is not None:
+        if set_values.get(key) not in (None, values.get(key)):
             dropped.update(replaced)
     values = {key: value for key, value in values.items() if key not in dropped}
     checked, wrong = check(cls, rules, values | set_values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 VGG_BLOCKS = {
     "vgg_16": (2, 2, 3, 3, 3),
     "vgg_19": (2, 2, 4, 4, 4),
@@ -9,14 +11,28 @@ VGG_BLOCKS = {
 }
 """{VGG: convolutions in each block}."""
 
+MINI = "vgg_mini"
+"""The distilled network, see `mini_net`; its layers may be called by its teacher's names."""
+
+BUNDLED = Path("pretrained/vgg_mini.safetensors")
+"""The distilled network's weights, which come along with the project."""
+
+MEAN_RGB = (123.68, 116.78, 103.94)
+"""Mean of ImageNet's red, green and blue, as TF-Slim subtracts it.
+
+Caffe's and MatConvNet's green is 116.779; the difference of 0.001 of 255 levels is far below what
+8-bit pictures can show.
+"""
+
 LOSS_MODELS = (
     *VGG_BLOCKS,
+    MINI,
     "alexnet_v2",
     "overfeat",
     *(f"inception_v{version}" for version in (1, 2, 3)),
     *(f"resnet_v{version}_{depth}" for version in (1, 2) for depth in (50, 101, 152, 200)),
 )
-"""TF-Slim's names of all networks that a loss can look through."""
+"""All networks that a loss can look through: TF-Slim's by its names, and the distilled one."""
 
 
 def vgg_convolutions(loss_model: str) -> tuple[str, ...]:
@@ -27,6 +43,11 @@ def vgg_convolutions(loss_model: str) -> tuple[str, ...]:
     """
     blocks = enumerate(VGG_BLOCKS[loss_model], start=1)
     return tuple(f"conv{block}_{i}" for block, count in blocks for i in range(1, count + 1))
+
+
+def vgg_width(layer: str) -> int:
+    """Returns the channels of a VGG's convolution 'conv3/conv3_1': 64 to 512, twice per block."""
+    return min(512, 32 << int(layer.split("/")[0].removeprefix("conv")))
 
 
 def vgg_layers(loss_model: str) -> tuple[str, ...]:
@@ -43,3 +64,8 @@ def vgg_layers(loss_model: str) -> tuple[str, ...]:
         names += [f"conv{block}/conv{block}_{i}" for i in range(1, convolutions + 1)]
         names.append(f"pool{block}")
     return tuple(f"{loss_model}/{name}" for name in names)
+
+
+def default_weights_file(loss_model: str) -> str:
+    """Returns where the weights of a network are expected, relative to where one works."""
+    return BUNDLED.as_posix() if loss_model == MINI else f"pretrained/{loss_model}.ckpt"

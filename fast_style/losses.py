@@ -51,7 +51,9 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
 
 
 def style_layer_losses(
-    features: Mapping[str, tf.Tensor], target_grams: Mapping[str, tf.Tensor]
+    features: Mapping[str, tf.Tensor],
+    target_grams: Mapping[str, tf.Tensor],
+    channels: Mapping[str, int] | None = None,
 ) -> dict[str, tf.Tensor]:
     """Returns each picture's share of the style loss of each layer.
 
@@ -64,6 +66,8 @@ def style_layer_losses(
     Args:
       features: {layer: [N, H, W, C]} of the styled pictures.
       target_grams: {layer: [1 or N, C, C] float32} of the style; its layers are the ones scored.
+      channels: {layer: C to divide by} where it is not that of the features, as for features that
+        stand for those of a wider network.
 
     Returns:
       {layer: [N] float32, at least 0}.
@@ -71,7 +75,10 @@ def style_layer_losses(
     losses = {}
     for layer, target in target_grams.items():
         difference = gram_matrix(features[layer]) - target
-        count = tf.cast(tf.reduce_prod(tf.shape(features[layer])), tf.float32)
+        shape = tf.shape(features[layer])
+        if channels and layer in channels:
+            shape = tf.concat([shape[:3], [channels[layer]]], 0)
+        count = tf.cast(tf.reduce_prod(shape), tf.float32)
         losses[layer] = tf.reduce_sum(tf.square(difference), [1, 2]) / count
     return losses
 

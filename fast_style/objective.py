@@ -77,7 +77,7 @@ class Objective:
             for layer, gram in self.target_grams.items()
         }
         content = content_layer_losses(features, targets)
-        shares = style_layer_losses(features, grams)
+        shares = style_layer_losses(features, grams, self.network.channels)
         per_picture = tf.add_n(list(shares.values()))
         # What weighs nothing is reported, but its gradient is not computed.
         varied = styled if self.tv_weight else tf.stop_gradient(styled)

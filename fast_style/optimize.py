@@ -30,7 +30,8 @@ from fast_style.images import (
     to_uint8,
     write_image,
 )
-from fast_style.loss_net import MEAN_RGB, LossNetwork, build_loss_network
+from fast_style.loss_models import MEAN_RGB
+from fast_style.loss_net import LossNetwork, build_loss_network
 from fast_style.objective import style_grams
 from fast_style.optimize_config import OptimizeConfig
 from fast_style.picture_loss import PictureLoss, default_layer_weights, make_evaluation

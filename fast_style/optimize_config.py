@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fast_style import checks, flat_config
-from fast_style.config import layer_problems
+from fast_style.config import LOSS_MODEL_KEYS, layer_problems
 from fast_style.flat_config import Problem
-from fast_style.loss_models import LOSS_MODELS, VGG_BLOCKS
+from fast_style.loss_models import LOSS_MODELS, VGG_BLOCKS, default_weights_file
 
 # The rows of `picture_loss`'s tables, without importing TensorFlow.
 NORMALIZATIONS = ("slim2016", "keras", "tf2", "matconvnet")
@@ -68,7 +68,7 @@ class OptimizeConfig:
       normalization: Whose formula the content and style losses follow, see `picture_loss`.
       tv_form: Whose total variation, see `picture_loss`.
       loss_model: One of `loss_models.LOSS_MODELS`.
-      loss_model_file: Path of its weights.
+      loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
       checkpoint_exclude_scopes: Comma-separated scopes left out when reading it.
       pooling: 'max' or 'avg' between the VGGs' blocks.
       content_layers: Layers compared with the photo's.
@@ -111,7 +111,7 @@ class OptimizeConfig:
     normalization: Annotated[str, checks.choice(*NORMALIZATIONS)] = "matconvnet"
     tv_form: Annotated[str, checks.choice(*TV_FORMS)] = "squared"
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
-    loss_model_file: Annotated[str, checks.path] = "pretrained/vgg_16.ckpt"
+    loss_model_file: Annotated[str, checks.path] = ""
     checkpoint_exclude_scopes: Annotated[str, checks.text] = ""
     pooling: Annotated[str, checks.choice("max", "avg")] = "max"
     content_layers: Annotated[tuple[str, ...], checks.layers] = ("vgg_16/conv3/conv3_3",)
@@ -136,6 +136,8 @@ class OptimizeConfig:
 
     def __post_init__(self) -> None:
         """Checks every value; whole numbers become floats and lists tuples where due."""
+        if self.loss_model_file == "":
+            object.__setattr__(self, "loss_model_file", default_weights_file(self.loss_model))
         flat_config.complete(self, _rules)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,7 +161,14 @@ def load_optimize_config(
     if path is None:
         return OptimizeConfig(**flat_config.from_overrides(OptimizeConfig, _rules, overrides))
     return OptimizeConfig(
-        **flat_config.load(OptimizeConfig, _rules, path, overrides, example="steps: 100")
+        **flat_config.load(
+            OptimizeConfig,
+            _rules,
+            path,
+            overrides,
+            replaces={"loss_model": LOSS_MODEL_KEYS},
+            example="steps: 100",
+        )
     )
 
 

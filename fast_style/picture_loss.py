@@ -140,14 +140,14 @@ class PictureLoss:
         targets = {
             layer: tf.convert_to_tensor(self.target_grams[layer]) for layer in self.style_layers
         }
-        style = style_layer_losses(features, targets)
+        style = style_layer_losses(features, targets, self.network.channels)
         terms: dict[str, tf.Tensor] = {}
         for layer in self.content_layers:
-            shape = _shape(features[layer])
+            shape = self._teacher_shape(layer, features[layer])
             factor = _size(*shape) / divisors.content(*shape)
             terms[tags.CONTENT_LAYER + layer] = content[layer] * factor
         for layer in self.style_layers:
-            shape = _shape(features[layer])
+            shape = self._teacher_shape(layer, features[layer])
             count = _size(*shape)
             factor = (
                 count
@@ -170,6 +170,11 @@ class PictureLoss:
             ]
         )
         return terms
+
+    def _teacher_shape(self, layer: str, features: tf.Tensor) -> tuple[int, int, int]:
+        """Returns H, W and C of the features that these stand for."""
+        height, width, channels = _shape(features)
+        return height, width, self.network.channels.get(layer, channels)
 
 
 def _shape(features: tf.Tensor) -> tuple[int, int, int]:

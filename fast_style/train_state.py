@@ -85,13 +85,13 @@ class TrainState(tf.Module):
         return tf.sqrt(sums / seen)
 
     def apply_adam(
-        self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, float]
+        self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, Any]
     ) -> list[tf.Operation]:
         """Updates weights and moments, and counts the step; for use inside a graph.
 
         Args:
           gradients: {weight name: gradient}.
-          learning_rates: {weight name: learning rate}.
+          learning_rates: {weight name: learning rate}, numbers or scalar tensors.
 
         Returns:
           The operations that do it.

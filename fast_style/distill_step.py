@@ -1,0 +1,153 @@
+"""One step of distillation: how far a mini network is from its teacher, and an update of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fast_style.distill_data import Scene
+from fast_style.loss_net import LossNetwork
+from fast_style.losses import gram_matrix
+from fast_style.mini_net import mini_features, variable
+from fast_style.train_state import TrainState
+
+FEATURES = "features"
+GRAMS = "grams"
+DIFFERENCES = "differences"
+TOTAL = "total"
+
+_WARM_UP = 100  # steps
+_LAST_RATE = 0.02  # Of the first.
+
+
+def make_distill_step(
+    state: TrainState,
+    teacher: LossNetwork,
+    taps: Sequence[str],
+    scales: Mapping[str, float],
+    *,
+    content_tap: str,
+    learning_rate: float,
+    gram_weight: float,
+    steps: int,
+    dtype: str,
+) -> Callable[[Scene], tuple[dict[str, float], np.ndarray]]:
+    """Returns the function that takes a step.
+
+    With T the teacher's features of a layer, F those of the mini network and Q its map, both Gram
+    matrices and features count relative to their size, picture by picture:
+
+        features     ||T - F Q'||^2 / (||T||^2 / 2 + mean ||T||^2 / 2)
+        grams        ||G_T - Q G_F Q'||^2 / ||G_T||^2
+        differences  the same of G(styled) - G(style), whose length is the teacher's style loss
+
+    Args:
+      state: `mini_net` variables and, under 'map', Q of each tap, from features to the teacher's
+        divided by their scale.
+      teacher: The teacher, built for the taps by their full names.
+      taps: Such as 'conv3/conv3_3'.
+      scales: {tap: root mean square of the teacher's features}.
+      content_tap: Where pictures of the studio are compared with their photos.
+      learning_rate: Adam's, the highest of a warm-up and a cosine decay.
+      gram_weight: Weight of the grams and differences beside the features.
+      steps: Of the whole run.
+      dtype: What the mini network computes in.
+
+    Returns:
+      A function of a scene that updates the state and returns the losses, and the gradient of the
+      mini network's verdict by the scene's styled pictures.
+    """
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def step(
+        styled: tf.Tensor,
+        styles: tf.Tensor,
+        others: tf.Tensor,
+        photos: tf.Tensor,
+        style_weights: tf.Tensor,
+    ):
+        count = tf.shape(styled)[0]
+        names = dict(zip(taps, teacher.layers, strict=True))
+        pictures = tf.concat([styled, styles, others], 0)
+        truth = teacher(pictures)
+        kept = {layer: tf.stop_gradient(value) for layer, value in state.weights.items()}
+        photo_features = mini_features(kept, photos, [content_tap], dtype)[content_tap]
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(state.weights)
+            tape.watch(styled)
+            all_pictures = tf.concat([styled, styles, others], 0)
+            features = mini_features(state.weights, all_pictures, taps, dtype)
+            losses: dict[str, Any] = {FEATURES: 0.0, GRAMS: 0.0, DIFFERENCES: 0.0}
+            verdict = tf.zeros([])
+            for tap in taps:
+                scale = scales[tap]
+                exact = tf.cast(truth[names[tap]], tf.float32) / scale
+                to_teacher = int(features[tap].shape[3]) / int(exact.shape[3])  # type: ignore[arg-type]
+                teacher_map = state.weights[variable(tap, "map")]
+                own = features[tap]
+                guess = tf.cast(
+                    tf.tensordot(own, tf.cast(teacher_map, own.dtype), [[3], [1]]), tf.float32
+                )
+                error = tf.reduce_mean(tf.square(guess - exact), [1, 2, 3])
+                power = tf.reduce_mean(tf.square(exact), [1, 2, 3])
+                near = error / (0.5 * power + 0.5 * tf.reduce_mean(power))
+                losses[FEATURES] += tf.reduce_mean(near)
+                # Divided by the same number of channels, c; the ratio is all that counts.
+                own_gram = gram_matrix(own)
+                exact_gram = gram_matrix(exact) / to_teacher
+                guess_gram = tf.matmul(
+                    tf.matmul(teacher_map, own_gram), teacher_map, transpose_b=True
+                )
+                wrong = _squares(guess_gram - exact_gram)
+                losses[GRAMS] += tf.reduce_mean(wrong / _squares(exact_gram))
+                difference = exact_gram[:count] - exact_gram[count : 2 * count]
+                guessed = guess_gram[:count] - guess_gram[count : 2 * count]
+                floor = 0.01 * _squares(exact_gram[count : 2 * count])
+                losses[DIFFERENCES] += tf.reduce_mean(
+                    _squares(guessed - difference) / (_squares(difference) + floor)
+                )
+                # What the studio's pictures are optimized for, on the teacher's scale.
+                size = tf.cast(tf.size(own[0]), tf.float32)
+                apart = tf.stop_gradient(guess_gram[count : 2 * count]) - guess_gram[:count]
+                gram_scale = scale**2 * to_teacher
+                style = _squares(apart) * gram_scale**2 / (size / to_teacher)
+                verdict += tf.reduce_sum(style * style_weights)
+                if tap == content_tap:
+                    delta = tf.cast(own[:count] - photo_features, tf.float32)
+                    moved = tf.tensordot(delta, teacher_map, [[3], [1]]) * scale
+                    verdict += tf.reduce_sum(tf.reduce_mean(tf.square(moved), [1, 2, 3]))
+            ramp = tf.minimum(1.0, tf.cast(state.step, tf.float32) / (0.1 * steps))
+            losses[TOTAL] = losses[FEATURES] + gram_weight * ramp * (
+                losses[GRAMS] + losses[DIFFERENCES]
+            )
+        gradients: dict[str, Any] = tape.gradient(losses[TOTAL], state.weights)
+        picture_gradient = tape.gradient(verdict, styled)
+        norm = tf.linalg.global_norm(list(gradients.values()))
+        gradients = {
+            name: gradient * tf.minimum(1.0, 1.0 / norm) for name, gradient in gradients.items()
+        }
+        now = tf.cast(state.step, tf.float32)
+        cosine = 0.5 * (1.0 + tf.cos(math.pi * now / steps))
+        rate = learning_rate * tf.minimum(1.0, (now + 1.0) / _WARM_UP)
+        rate *= _LAST_RATE + (1.0 - _LAST_RATE) * cosine
+        with tf.control_dependencies(state.apply_adam(gradients, dict.fromkeys(gradients, rate))):
+            return {tag: tf.identity(value) for tag, value in losses.items()}, picture_gradient
+
+    def take(scene: Scene) -> tuple[dict[str, float], np.ndarray]:
+        losses, gradient = step(
+            *map(
+                tf.constant,
+                (scene.styled, scene.styles, scene.others, scene.photos, scene.style_weights),
+            )
+        )
+        return {tag: float(value) for tag, value in losses.items()}, gradient.numpy()
+
+    return take
+
+
+def _squares(matrices: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.square(matrices), [1, 2])

@@ -1,0 +1,198 @@
+"""vgg_mini: a narrow network that reports the losses of the VGG it was distilled from.
+
+It has the teacher's convolutions and poolings with a fraction of their channels. For each layer
+that losses look at, distillation also learns a linear map Q from its c channels to the C channels
+of the teacher, so that with features as rows F_teacher ~ F Q'. What the teacher's losses ask for
+are only lengths, and those can be had without going back to C channels. With A = Q'Q:
+
+    ||dF_teacher||^2 ~ tr(dF A dF')        ||dG_teacher||^2 ~ tr(A dG A dG)
+
+So the file holds a *metric* for each such layer: M, [c, c], with M M' = A c / C, which the features
+are multiplied by. Losses of the product then come out on the teacher's scale by the formulas of
+`losses`: content losses and Gram matrices as they are, since both divide by the number of channels
+once; style losses divided by the teacher's number of channels, which the file says too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import tensorflow as tf
+
+from fast_style.errors import WeightsError
+from fast_style.loss_models import MEAN_RGB, MINI
+from fast_style.loss_weights import read_weights
+
+PIXEL_SCALE = 64.0
+"""What pixels are divided by, so that kernels of the first layer are no smaller than others."""
+
+TEACHER = "teacher"
+"""The key of the file's header that names the teacher."""
+
+_CONVOLUTION = re.compile(rf"{MINI}/(conv(\d)/conv\2_(\d))/weights")
+
+
+class MiniNetwork:
+    """A distilled network, read from its file.
+
+    Attributes:
+      layers: The layers that have a metric, from shallow to deep, such as 'conv3/conv3_3'.
+      channels: {layer: number of the teacher's channels}.
+      prefixes: What may stand before a layer's name: the network's own name and the teacher's.
+    """
+
+    def __init__(self, file: Path, *, dtype: str) -> None:
+        """Reads the whole file.
+
+        Args:
+          file: A file that `python -m fast_style distill` wrote.
+          dtype: What to compute in.
+
+        Raises:
+          WeightsError: If it is damaged, or no such file.
+        """
+        values = dict(read_weights(file, MINI))
+        order = convolutions(values)
+        self.layers = tuple(layer for layer in order if variable(layer, "metric") in values)
+        if not self.layers:
+            raise WeightsError(
+                f"{file}: no distilled loss network; `python -m fast_style distill` makes one, "
+                f"and loss_model_file is to be left out for the one that comes along"
+            )
+        _check(file, values, order, self.layers)
+        self.channels = {
+            layer: int(values[variable(layer, "channels")][0]) for layer in self.layers
+        }
+        self.prefixes = tuple(f"{name}/" for name in (MINI, _teacher(file)) if name)
+        self._dtype = dtype
+        with tf.init_scope():
+            self._weights = {name: tf.constant(value) for name, value in values.items()}
+
+    def features(self, images: tf.Tensor, layers: Sequence[str]) -> list[tf.Tensor]:
+        """Computes features in the teacher's metric.
+
+        Args:
+          images: [N, H, W, 3] float32 RGB 0..255.
+          layers: Some of `layers`.
+
+        Returns:
+          [N, H', W', c] each, in the type it computes in.
+        """
+        found = mini_features(self._weights, images, layers, self._dtype)
+        return [
+            tf.nn.conv2d(
+                features,
+                tf.cast(self._weights[variable(layer, "metric")][None, None], features.dtype),
+                1,
+                "VALID",
+            )
+            for layer, features in found.items()
+        ]
+
+
+def _check(
+    file: Path, values: Mapping[str, np.ndarray], order: Sequence[str], taps: Sequence[str]
+) -> None:
+    """Raises a WeightsError unless every variable has the shape that the network needs."""
+    expected: dict[str, tuple[int, ...]] = {}
+    inputs = 3
+    for layer in order:
+        kernel = values[variable(layer, "weights")]
+        own = kernel.shape[-1] if kernel.ndim else 0
+        expected[variable(layer, "weights")] = (3, 3, inputs, own)
+        expected[variable(layer, "biases")] = (own,)
+        if layer in taps:
+            expected[variable(layer, "metric")] = (own, own)
+            expected[variable(layer, "channels")] = (1,)
+        inputs = own
+    for name, shape in expected.items():
+        if name not in values or values[name].shape != shape:
+            got = f"has shape {values[name].shape}" if name in values else "is missing"
+            raise WeightsError(
+                f"{file}: damaged, or not a loss network of this version ({name!r} {got}, expected "
+                f"{shape}); copy it again"
+            )
+
+
+def _teacher(file: Path) -> str:
+    """Returns the teacher's name from the file's header; empty if it does not say."""
+    try:
+        with safetensors.safe_open(str(file), framework="np") as archive:
+            return (archive.metadata() or {}).get(TEACHER, "")
+    except Exception:  # Another format, which has no header.
+        return ""
+
+
+def convolutions(names: Iterable[str]) -> tuple[str, ...]:
+    """Lists a network's convolutions from shallow to deep, such as 'conv1/conv1_2'.
+
+    Args:
+      names: The names of its variables.
+    """
+    found = [match[1] for name in names if (match := _CONVOLUTION.fullmatch(name))]
+    return tuple(sorted(found))
+
+
+def mini_features(
+    weights: Mapping[str, Any], images: tf.Tensor, layers: Sequence[str], dtype: str
+) -> dict[str, tf.Tensor]:
+    """Computes features down to the deepest layer asked for, before any metric.
+
+    Args:
+      weights: {variable name: float32 tensor or variable}, see `variable`.
+      images: [N, H, W, 3] float32 RGB 0..255.
+      layers: Such as 'conv3/conv3_3'.
+      dtype: What to compute in.
+
+    Returns:
+      {layer: [N, H', W', c] of `dtype`}, after ReLU.
+    """
+    order = convolutions(tuple(weights))
+    deepest = max(order.index(layer) for layer in layers)
+    x = input_pixels(images, dtype)
+    found, block = {}, order[0].split("/")[0]
+    for layer in order[: deepest + 1]:
+        if layer.split("/")[0] != block:
+            block = layer.split("/")[0]
+            x = next_block(x)
+        found[layer] = x = convolve(weights, layer, x)
+    return {layer: found[layer] for layer in layers}
+
+
+def input_pixels(images: tf.Tensor, dtype: str) -> tf.Tensor:
+    """Returns what the first convolution reads."""
+    return tf.cast((images - tf.constant(MEAN_RGB, tf.float32)) / PIXEL_SCALE, dtype)
+
+
+def convolve(weights: Mapping[str, Any], layer: str, x: tf.Tensor) -> tf.Tensor:
+    """Applies one convolution and its ReLU."""
+    kernel = tf.cast(weights[variable(layer, "weights")], x.dtype)
+    bias = tf.cast(weights[variable(layer, "biases")], x.dtype)
+    return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias))
+
+
+def next_block(x: tf.Tensor) -> tf.Tensor:
+    """Halves height and width, as the VGGs do between their blocks."""
+    return tf.nn.max_pool2d(x, 2, 2, "VALID")
+
+
+def variable(layer: str, kind: str) -> str:
+    """Names a variable of a layer: kind is 'weights', 'biases', 'metric' or 'channels'."""
+    return f"{MINI}/{layer}/{kind}"
+
+
+def metric(teacher_map: np.ndarray) -> np.ndarray:
+    """Returns M, [c, c] float32, with M M' = Q'Q c / C.
+
+    Args:
+      teacher_map: Q, [C, c].
+    """
+    exact = teacher_map.astype(np.float64)
+    channels, own = exact.shape
+    values, vectors = np.linalg.eigh(exact.T @ exact * (own / channels))
+    return (vectors * np.sqrt(np.maximum(values, 0.0))).astype(np.float32)

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import scipy.stats
+import tensorflow as tf
+import tiny
+import weight_files
+
+from fast_style.checkpoints import newest_checkpoint
+from fast_style.cli import main
+from fast_style.data import find_photos, read_crops
+from fast_style.distill import DistillObserver, distill
+from fast_style.distill_config import (
+    DistillConfig,
+    distill_config_to_yaml,
+    load_distill_config,
+)
+from fast_style.distill_data import Studio
+from fast_style.distill_report import agreements, compare, rank_correlation, table_lines
+from fast_style.distill_start import informative_channels, least_squares, pruned
+from fast_style.distill_step import DIFFERENCES, FEATURES, GRAMS, TOTAL, make_distill_step
+from fast_style.errors import ConfigError, DataError, WeightsError
+from fast_style.loss_net import build_loss_network
+from fast_style.loss_weights import read_weights
+from fast_style.mini_net import mini_features
+from fast_style.stopping import StopRequest
+from fast_style.train_state import TrainState
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("conv1/conv1_2", "conv2/conv2_2")
+
+
+def settings(world: tiny.World, folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "teacher_file": str(world.weights),
+        "dataset": str(world.photos),
+        "styles": str(world.style.parent),
+        "output": str(folder / "mini.safetensors"),
+        "run_folder": str(folder / "run"),
+        "layers": LAYERS,
+        "content_layer": "conv2/conv2_2",
+        "channels": (4, 4, 8, 8),
+        "image_size": 64,
+        "studio": 4,
+        "studio_per_step": 2,
+        "others_per_step": 1,
+        "steps": 4,
+        "precision": "float32",
+        "log_every_steps": 1,
+        "checkpoint_every_steps": 2,
+    } | changes
+
+
+def config(world: tiny.World, folder: Path, **changes: Any) -> DistillConfig:
+    return DistillConfig(**settings(world, folder, **changes))
+
+
+def overrides(world: tiny.World, folder: Path, **changes: Any) -> list[str]:
+    given = settings(world, folder, **changes)
+    pairs = ((k, list(v) if isinstance(v, tuple) else v) for k, v in given.items())
+    return [item for k, v in pairs for item in ("--set", f"{k}={json.dumps(v)}")]
+
+
+# Where it starts
+
+
+def test_channels_that_others_follow_from_are_chosen() -> None:
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(500, 3)) * (2.0, 4.0, 3.0)
+    # Channels 1, 3 and 4 are the sources; the others say little of more than one of them.
+    features = np.zeros((500, 6))
+    features[:, [1, 3, 4]] = sources
+    features[:, [0, 2, 5]] = 0.1 * sources + rng.normal(0, 0.1, (500, 3))
+    chosen = informative_channels(features.T @ features / 500, 3)
+    assert chosen.tolist() == [1, 3, 4]
+
+
+def test_more_channels_than_say_something_can_be_chosen() -> None:
+    features = np.zeros((50, 4))
+    features[:, 2] = np.arange(50)
+    chosen = informative_channels(features.T @ features / 50, 3)
+    assert len(set(chosen.tolist())) == 3 and 2 in chosen
+    assert informative_channels(features.T @ features / 50, 1).tolist() == [2]
+
+
+def test_least_squares_are_numpys() -> None:
+    rng = np.random.default_rng(1)
+    inputs, targets = rng.normal(size=(300, 7)), rng.normal(size=(300, 4))
+    expected = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    found = least_squares(inputs, targets, rectified=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_rectified_targets_are_fitted_better_after_the_relu() -> None:
+    rng = np.random.default_rng(2)
+    inputs = rng.normal(size=(400, 5))
+    # What lies below 0 is nothing that these inputs can tell.
+    targets = inputs @ rng.normal(size=(5, 3))
+    targets = np.where(targets > 0, targets, targets * rng.uniform(0, 9, targets.shape))
+
+    def error(rectified: bool) -> float:
+        reached = np.maximum(inputs @ least_squares(inputs, targets, rectified=rectified), 0.0)
+        return float(np.sum((reached - np.maximum(targets, 0.0)) ** 2))
+
+    assert error(True) < 0.5 * error(False)
+
+
+def _vgg_parts(weights: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    parts: list[dict[str, np.ndarray]] = [{}, {}]
+    for name, value in weights.items():
+        layer, kind = name.removeprefix("vgg_16/").rsplit("/", 1)
+        parts[kind == "biases"][layer] = value
+    return parts
+
+
+def test_a_network_as_wide_as_its_teacher_knows_all_that_it_knows(tmp_path: Path) -> None:
+    weights = weight_files.random_vgg("vgg_16", "conv1_2")
+    kernels, biases = _vgg_parts(weights)
+    images = np.random.default_rng(3).uniform(0, 255, (3, 24, 28, 3)).astype(np.float32)
+    variables, maps = pruned(
+        kernels, biases, dict.fromkeys(kernels, 64), ("conv1/conv1_2",), images
+    )
+    file = weight_files.save_safetensors(tmp_path / "vgg.safetensors", weights)
+    teacher = build_loss_network("vgg_16", file, ["vgg_16/conv1/conv1_2"])
+    wanted = teacher(tf.constant(images))["vgg_16/conv1/conv1_2"].numpy()
+    own = mini_features(variables, tf.constant(images), ["conv1/conv1_2"], "float32")
+    found = own["conv1/conv1_2"].numpy() @ maps["conv1/conv1_2"].T
+    assert np.mean((found - wanted) ** 2) < 1e-3 * np.mean(wanted**2)
+
+
+def test_more_channels_tell_more(tmp_path: Path) -> None:
+    weights = weight_files.random_vgg("vgg_16", "conv2_2")
+    kernels, biases = _vgg_parts(weights)
+    images = np.random.default_rng(3).uniform(0, 255, (2, 24, 28, 3)).astype(np.float32)
+    file = weight_files.save_safetensors(tmp_path / "vgg.safetensors", weights)
+    teacher = build_loss_network("vgg_16", file, ["vgg_16/conv2/conv2_2"])
+    wanted = teacher(tf.constant(images))["vgg_16/conv2/conv2_2"].numpy()
+    errors = []
+    for width in (4, 16, 48):
+        variables, maps = pruned(
+            kernels, biases, dict.fromkeys(kernels, width), ("conv2/conv2_2",), images
+        )
+        own = mini_features(variables, tf.constant(images), ["conv2/conv2_2"], "float32")
+        found = own["conv2/conv2_2"].numpy() @ maps["conv2/conv2_2"].T
+        errors.append(np.mean((found - wanted) ** 2))
+    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.2 * errors[2]
+
+
+# The studio
+
+
+def _studio(world: tiny.World, seed: int = 0) -> Studio:
+    return Studio(
+        find_photos(world.photos), find_photos(world.style.parent), size=32, seed=seed, seats=5
+    )
+
+
+def test_a_studio_shows_pictures_in_their_range(world: tiny.World) -> None:
+    studio = _studio(world)
+    for step in range(8):
+        scene = studio.scene(step, seats=2, others=3)
+        assert scene.seats.tolist() == [(2 * step) % 5, (2 * step + 1) % 5]
+        for pictures, count in (
+            (scene.styled, 2),
+            (scene.photos, 2),
+            (scene.styles, 2),
+            (scene.others, 3),
+        ):
+            assert pictures.shape == (count, 32, 32, 3)
+            assert pictures.dtype == np.float32
+            assert pictures.min() >= 0 and pictures.max() <= 255
+
+
+def test_a_studio_depends_on_its_seed_alone(world: tiny.World) -> None:
+    scenes = [_studio(world, seed).scene(3, seats=2, others=2) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(scenes[0].others, scenes[1].others)
+    np.testing.assert_array_equal(scenes[0].styled, scenes[1].styled)
+    assert np.any(scenes[0].others != scenes[2].others)
+
+
+def test_pictures_go_down_their_gradient_and_make_room_in_the_end(world: tiny.World) -> None:
+    studio = _studio(world)
+    scene = studio.scene(0, seats=2, others=1)
+    before, left = studio.styled.copy(), studio.plan[:2, 3].copy()
+    studio.improve(0, scene, np.ones((2, 32, 32, 3), np.float32))
+    assert np.all(studio.styled[:2] <= before[:2]) and np.any(studio.styled[:2] < before[:2])
+    np.testing.assert_array_equal(studio.styled[2:], before[2:])
+    np.testing.assert_array_equal(studio.plan[:2, 3], left - 1)
+    studio.plan[0, 3] = 1
+    style = studio.styled[0].copy()
+    studio.improve(5, scene, np.zeros((2, 32, 32, 3), np.float32))
+    assert studio.plan[0, 3] >= 1 and np.any(studio.styled[0] != style)
+
+
+def test_a_picture_whose_gradient_breaks_is_replaced(world: tiny.World) -> None:
+    studio = _studio(world)
+    scene = studio.scene(0, seats=2, others=1)
+    studio.improve(0, scene, np.full((2, 32, 32, 3), np.nan, np.float32))
+    assert np.isfinite(studio.styled).all()
+
+
+def test_styles_that_cannot_be_read_are_told(world: tiny.World, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="none of the 1 style pictures can be read"):
+        Studio(find_photos(world.photos), [tmp_path / "broken.jpg"], size=32, seed=0)
+
+
+# A run
+
+
+class Recorder(DistillObserver):
+    def on_start(self, header: Any) -> None:
+        self.losses: list[Mapping[str, float]] = []
+
+    def on_log(self, step: int, losses: Mapping[str, float]) -> None:
+        self.losses.append(losses)
+
+
+def test_steps_on_one_scene_learn_it(world: tiny.World) -> None:
+    names = [f"vgg_16/{name}" for name in LAYERS]
+    teacher = build_loss_network("vgg_16", world.weights, names)
+    scene = _studio(world).scene(0, seats=2, others=2)
+    kernels, biases = _vgg_parts({**read_weights(world.weights, "vgg_16")})
+    weights, maps = pruned(kernels, biases, dict.fromkeys(kernels, 6), LAYERS, scene.others)
+    state = TrainState({**weights, **{f"vgg_mini/{k}/map": v for k, v in maps.items()}})
+    take = make_distill_step(
+        state,
+        teacher,
+        LAYERS,
+        dict.fromkeys(LAYERS, 1.0),
+        content_tap="conv2/conv2_2",
+        learning_rate=0.01,
+        gram_weight=1.0,
+        steps=100,
+        dtype="float32",
+    )
+    first, gradient = take(scene)
+    assert gradient.shape == scene.styled.shape and np.any(gradient != 0)
+    for _ in range(60):
+        last, _ = take(scene)
+    for term in (FEATURES, GRAMS, DIFFERENCES):
+        assert last[term] < 0.95 * first[term]
+
+
+def test_a_finished_run_leaves_a_loss_network(world: tiny.World, tmp_path: Path) -> None:
+    seen = Recorder()
+    result = distill(config(world, tmp_path), observer=seen)
+    assert result.output == tmp_path / "mini.safetensors" and result.steps == 4
+    assert len(seen.losses) == 4 and result.losses == seen.losses[-1]
+    own = build_loss_network("vgg_mini", str(result.output), [f"vgg_16/{n}" for n in LAYERS])
+    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
+    assert own.channels == {"vgg_16/conv1/conv1_2": 64, "vgg_16/conv2/conv2_2": 128}
+    photos = tf.constant(np.stack(read_crops(find_photos(world.held_out), 48, limit=2)))
+    for layer in teacher.layers:
+        # A metric keeps the mean square; what is not known yet is missing.
+        ours, theirs = (float(tf.reduce_mean(n(photos)[layer] ** 2)) for n in (own, teacher))
+        assert 0.4 < ours / theirs < 1.2
+
+
+def test_the_header_says_where_a_network_comes_from(world: tiny.World, tmp_path: Path) -> None:
+    distill(config(world, tmp_path, steps=1))
+    with safetensors.safe_open(str(tmp_path / "mini.safetensors"), framework="np") as file:
+        header = file.metadata()
+        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"float16", "int32"}
+    assert header["teacher"] == "vgg_16" and "CC BY 4.0" in header["licence"]
+    description = json.loads(header["description"])
+    teacher = build_loss_network("vgg_16", world.weights, ["vgg_16/conv1/conv1_2"])
+    assert description["teacher_sha256"] == teacher.sha256
+    assert description["photos"] == tiny.PHOTO_COUNT
+    assert description["config"]["steps"] == 1 and description["losses"][TOTAL] > 0
+
+
+def test_a_stopped_run_goes_on_to_the_same_network(world: tiny.World, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    distill(config(world, whole))
+    stop = StopRequest()
+
+    class StopAfterThree(DistillObserver):
+        def on_step(self, step: int) -> None:
+            if step == 3:
+                stop.ask(15)
+
+    wanted = config(world, parts)
+    first = distill(wanted, observer=StopAfterThree(), stop=stop)
+    assert first.output is None and first.steps == 3
+    assert not (parts / "mini.safetensors").exists()
+    assert distill(wanted).steps == 4
+    with (
+        safetensors.safe_open(str(whole / "mini.safetensors"), framework="np") as expected,
+        safetensors.safe_open(str(parts / "mini.safetensors"), framework="np") as found,
+    ):
+        for name in expected.keys():
+            np.testing.assert_array_equal(found.get_tensor(name), expected.get_tensor(name))
+
+
+def test_a_run_is_not_continued_with_other_settings(world: tiny.World, tmp_path: Path) -> None:
+    distill(config(world, tmp_path, steps=2))
+    with pytest.raises(ConfigError, match=r"steps: was 2, now 3(?s:.*)seed: was 0, now 1"):
+        distill(config(world, tmp_path, steps=3, seed=1))
+    assert distill(config(world, tmp_path, steps=2, log_every_steps=2)).steps == 2
+
+
+def test_a_damaged_checkpoint_is_passed_over(world: tiny.World, tmp_path: Path) -> None:
+    distill(config(world, tmp_path))
+    newest = newest_checkpoint(tmp_path / "run")
+    data = Path(f"{newest}.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:1000])
+    (tmp_path / "mini.safetensors").unlink()
+    notes = []
+
+    class Notes(DistillObserver):
+        def on_start(self, header: Any) -> None:
+            notes.extend(header.notes)
+
+    assert distill(config(world, tmp_path), observer=Notes()).output is not None
+    assert notes == ["fast-style-model.ckpt-4 is damaged: going on from fast-style-model.ckpt-2"]
+
+
+def test_missing_weights_are_told_before_anything_is_written(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="nothing.ckpt: the weights"):
+        distill(config(world, tmp_path, teacher_file="nothing.ckpt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+# Configuration
+
+
+def test_the_file_of_the_project_holds_the_defaults() -> None:
+    assert load_distill_config(ROOT / "conf/distill/vgg_mini.yml") == DistillConfig()
+
+
+def test_a_config_is_written_as_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    wanted = DistillConfig(steps=7, val_dataset="photos")
+    path.write_text(distill_config_to_yaml(wanted))
+    assert load_distill_config(path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "inception_v1"}, "teacher: expected one of vgg_16, vgg_19, vgg_a"),
+        ({"layers": ["conv4/conv4_4"]}, "conv4_4' is no convolution of vgg_16; did you mean"),
+        ({"channels": [16, 16]}, "channels: expected 10 numbers, one for each convolution"),
+        ({"channels": [65, *[16] * 9]}, "expected at most the teacher's 64 for conv1/conv1_1"),
+        ({"channels": [16.5]}, r"channels\[0\]: expected a whole number"),
+        ({"channels": 16}, "channels: expected a list of whole numbers, got 16"),
+        ({"content_layer": "conv3/conv3_2"}, "content_layer: expected one of layers, got"),
+        ({"image_size": 32}, "image_size"),
+    ],
+)
+def test_mistakes_are_told(changes: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DistillConfig(**changes)
+
+
+# The report
+
+
+def test_ranks_correlate_as_scipys() -> None:
+    rng = np.random.default_rng(4)
+    first = rng.integers(0, 9, 40).astype(float)
+    second = first + rng.normal(0, 3, 40)
+    expected = scipy.stats.spearmanr(first, second).statistic
+    assert rank_correlation(first, second) == pytest.approx(expected, abs=1e-12)
+    assert rank_correlation(first, np.exp(first)) == pytest.approx(1.0)
+
+
+def test_agreement_is_of_each_term() -> None:
+    teacher = np.array([[1.0, 4.0], [2.0, 3.0], [4.0, 1.0]])
+    own = np.array([[2.0, 1.0], [4.0, 2.0], [8.0, 3.0]])
+    found = agreements(("total", "content"), own, teacher)
+    assert found["total"].ratio == 2.0
+    assert found["total"].rank_correlation == pytest.approx(1.0)
+    assert found["content"].rank_correlation == pytest.approx(-1.0)
+
+
+def test_a_teacher_agrees_with_itself(world: tiny.World) -> None:
+    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
+    seen = []
+    report = compare(
+        teacher,
+        teacher,
+        find_photos(world.held_out),
+        find_photos(world.style.parent),
+        content_layer="conv2/conv2_2",
+        size=32,
+        pairs=2,
+        on_step=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(1, 2), (2, 2)]
+    assert len(report.own) == 10
+    np.testing.assert_allclose(report.own, report.teacher, rtol=1e-5)
+    assert report.agreement["total"].rank_correlation == pytest.approx(1.0)
+    lines = table_lines(report)
+    assert [line.split("  ")[0] for line in lines] == [
+        "term",
+        "total",
+        "content",
+        "style conv1_2",
+        "style conv2_2",
+    ]
+
+
+def test_the_command_distils_and_reports(
+    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out: dict[str, Any] = {
+        "val_dataset": str(world.held_out),
+        "val_styles": str(world.style.parent),
+    }
+    held_out["report_photos"] = 2
+    arguments = overrides(world, tmp_path, steps=1, **held_out)
+    assert main(["distill", *arguments, "--dry-run"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    capsys.readouterr()
+    assert main(["distill", *arguments]) == 0
+    told = capsys.readouterr().out
+    assert "network:" in told and "rank correlation" in told
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["triples"] == 10 and set(report["agreement"]) >= {"total", "content"}
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("<svg") == 4 and "style conv2_2" in page
+
+
+def test_the_command_without_held_out_pictures_says_what_is_missing(
+    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["distill", *overrides(world, tmp_path, steps=1)]) == 0
+    assert "no report: it needs val_dataset and val_styles" in capsys.readouterr().err
