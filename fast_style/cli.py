@@ -28,6 +28,7 @@ from fast_style.cli_optimize import (
 )
 from fast_style.cli_prepare import add_prepare_arguments, run_prepare
 from fast_style.cli_quality import add_quality_arguments, run_quality
+from fast_style.cli_serve import add_serve_arguments, run_serve
 from fast_style.cli_stylize import stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
 from fast_style.errors import FastStyleError, UsageError
@@ -80,7 +81,7 @@ def script(command: str, arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        as_json = getattr(options, "log_json", False)  # `train` alone has it.
+        as_json = getattr(options, "log_json", False)  # `train` and `serve` have it.
         with log_messages(as_json=as_json):
             try:
                 code = _COMMANDS[options.command][2](options)
@@ -352,6 +353,11 @@ _COMMANDS = {
         "Measure how much a styled film flickers.",
         add_flicker_arguments,
         run_flicker,
+    ),
+    "serve": (
+        "Stylize pictures over HTTP, with a page to try it.",
+        add_serve_arguments,
+        run_serve,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
     "prepare": (
