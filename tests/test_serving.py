@@ -249,7 +249,7 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "HEIC": (415, raw(b"\0\0\0\x18ftypheic" + bytes(100), "image/heic")),
     "bomb": (413, raw(hostile.bomb())),
     "larger bomb": (413, raw(hostile.png(2**31 - 1, 2**31 - 1, 8, 2, b"\0"))),
-    "GIF that claims 65535 x 65535": (413, raw(b"GIF89a" + b"\xff\xff\xff\xff" + bytes(50))),
+    "GIF that claims 65535 x 65535": (415, raw(b"GIF89a" + b"\xff\xff\xff\xff" + bytes(50))),
     "too many bytes": (413, raw(PNG + bytes(300_000))),
     "too many bytes in base64": (413, text(f'{{"image": "{"A" * 410_000}"}}')),
     "too many bytes in a form": (413, form(part("image", bytes(310_000)) + b"--b--\r\n")),
