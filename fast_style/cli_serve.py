@@ -12,6 +12,7 @@ import numpy as np
 
 from fast_style.errors import FastStyleError
 from fast_style.serving_limits import DEFAULT_MAX_PIXELS, DEFAULT_MAX_UPLOAD, Limits
+from fast_style.serving_memory import give_back, prefer_system_allocator
 from fast_style.terminal import import_tensorflow, positive, precision_argument, say
 
 _log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from fast_style.serving_http import bind, serve_on
 
     with bind(options.host, options.port) as listener:
+        prefer_system_allocator()
         import_tensorflow()
         from fast_style.serving import create_app, named
         from fast_style.stylize import load
@@ -110,10 +112,12 @@ def run_serve(options: argparse.Namespace) -> int:
         models = named([load(path, precision=options.precision) for path in options.model])
         for model in models.values():  # Traced before the first request, which would wait for it.
             model.stylize(np.zeros((64, 64, 3), np.uint8))
-        listener.listen()
-        address = _address(listener.getsockname())
-        _tell(options.log_json, address, list(models))
-        serve_on(listener, create_app(models, limits), limits)
+        give_back()
+
+        def announce() -> None:
+            _tell(options.log_json, _address(listener.getsockname()), list(models))
+
+        serve_on(listener, create_app(models, limits), limits, announce)
     _log.info("stopped", extra={"event": "end", "fields": {}})
     return 0
 

@@ -5,54 +5,30 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import importlib.resources
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image, UnidentifiedImageError
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fast_style.checks import closest, show
+from fast_style.checks import closest, plain, show
 from fast_style.errors import ImageError
 from fast_style.images import encode_image
 from fast_style.jobs import FORMATS
 from fast_style.photo import Photo, read_photo
-from fast_style.serving_body import (
-    Order,
-    check_declared,
-    parse_order,
-    read_body,
-)
+from fast_style.serving_answers import observe
+from fast_style.serving_body import Order, check_declared, parse_order, read_body
 from fast_style.serving_limits import Limits, RequestError
 from fast_style.serving_metrics import CONTENT_TYPE, Metrics
 from fast_style.serving_openapi import STYLIZE_OPENAPI
+from fast_style.serving_pages import add_pages
 from fast_style.serving_queue import Abandoned, Stage, WorkQueue
 from fast_style.stylize import Stylizer
 
-_log = logging.getLogger(__name__)
-
-_PAGE_FILES = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
-_PAGE_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' blob: data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-cache",
-}
 _FORM_OF = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "GIF": "png"}
 _TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
 _CLIENT_GONE = 499
@@ -88,12 +64,10 @@ def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> 
         version="1",
         description="Stylizes pictures with trained models.",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own load scripts from elsewhere.
         redoc_url=None,
     )
-    app.add_middleware(_Observed, service=service)
-    app.add_exception_handler(RequestError, _refusal)
-    app.add_exception_handler(HTTPException, _http_refusal)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    observe(app, service.metrics)
 
     @app.post("/v1/stylize", openapi_extra=STYLIZE_OPENAPI, response_class=Response)
     async def stylize(request: Request) -> Response:
@@ -115,8 +89,7 @@ def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> 
         """Counts of requests, latencies and the queue, for Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
-    for path, (name, kind) in _PAGE_FILES.items():
-        app.add_api_route(path, _file(name, kind), include_in_schema=False)
+    add_pages(app)
     return app
 
 
@@ -174,7 +147,7 @@ class _Service:
 
     async def _fulfil(self, order: Order, request: Request) -> Response:
         name, model = self._model(order.model)
-        mix = _style_weights(name, model, order.style)
+        mix = _style_weights(name, model, order)
         told: dict[str, Any] = request.state.told
         told |= {"model": name, "upload_bytes": len(order.picture)}
 
@@ -195,11 +168,19 @@ class _Service:
                 style_weights=mix,
                 strength=order.options.strength,
                 preserve_color=order.options.preserve_color,
+                stroke_scale=order.options.stroke_scale,
                 max_size=order.options.max_size,
                 tile="auto",
             )
 
         asked = time.perf_counter()
+
+        def check() -> None:
+            """Decodes the picture and forgets it, which takes little beside the net.
+
+            Whoever sent a damaged one hears it at once, and those who wait hold no pixels.
+            """
+            self._decoded(order.picture)
 
         async def work(codec: Stage, compute: Stage) -> tuple[bytes, str]:
             told["waited_ms"] = round(1000 * (time.perf_counter() - asked), 1)
@@ -213,7 +194,7 @@ class _Service:
             return not await request.is_disconnected()
 
         try:
-            data, form = await self.queue.run(work, is_wanted)
+            data, form = await self.queue.run(check, work, is_wanted)
         except Abandoned:
             return Response(status_code=_CLIENT_GONE)
         self.metrics.finished(name, told["pixels"])
@@ -256,101 +237,27 @@ def _encoded(styled: np.ndarray, form: str, photo: Photo) -> bytes:
         raise RequestError(422, f"format: {error}") from error
 
 
-def _style_weights(name: str, model: Stylizer, style: str | None) -> list[float] | None:
-    if style is None:
-        return None
+def _style_weights(name: str, model: Stylizer, order: Order) -> list[float] | None:
     names = model.model.style_names
-    if style not in names:
-        raise RequestError(
-            422, f"style: {show(name)} has {', '.join(names)}, got {show(style)}; name one of them"
-        )
-    return [float(each == style) for each in names]
-
-
-def _file(name: str, kind: str) -> Callable[[], Any]:
-    content = (importlib.resources.files("fast_style") / "page" / name).read_bytes()
-
-    async def send() -> Response:
-        return Response(content, media_type=kind, headers=_PAGE_HEADERS)
-
-    return send
-
-
-# --- refusals ------------------------------------------------------------------------------------
-
-
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    headers = None if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    request.state.told["error"] = str(error)
-    return JSONResponse({"error": str(error)}, error.status, headers)
-
-
-async def _http_refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    sentences = {
-        404: "there is nothing at this address; see /docs",
-        405: f"{request.method} is not possible at this address; see /docs",
-    }
-    sentence = sentences.get(error.status_code, str(error.detail))
-    return JSONResponse({"error": sentence}, error.status_code, error.headers)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "this request is not as /docs describes"}, 422)
-
-
-class _Observed:
-    """Counts and logs every request, and answers for what failed unexpectedly."""
-
-    def __init__(self, app: ASGIApp, service: _Service) -> None:
-        self._app = app
-        self._service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = time.perf_counter()
-        told: dict[str, Any] = {}
-        scope.setdefault("state", {})["told"] = told
-        status, sent = 0, 0
-
-        async def observing(message: Message) -> None:
-            nonlocal status, sent
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                sent += len(message.get("body", b""))
-            await send(message)
-
+    weights = order.options.style_weights
+    if weights is not None:
         try:
-            await self._app(scope, receive, observing)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            _log.exception("%s %s failed", scope["method"], scope["path"])
-            told["error"] = f"{type(error).__name__}: {error}"
-            if not status:
-                failure = JSONResponse({"error": "the server failed; its log says why"}, 500)
-                await failure(scope, receive, observing)
-        finally:
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.answered(route, status, seconds)
-            fields = {
-                "method": scope["method"],
-                "path": route,
-                "status": status,
-                "milliseconds": round(1000 * seconds, 1),
-                "answer_bytes": sent,
-                **told,
-            }
-            _log.info(
-                "%s %s %d in %.0f ms",
-                scope["method"],
-                route,
-                status,
-                1000 * seconds,
-                extra={"event": "request", "fields": fields},
-            )
+            if len(weights) != len(names):
+                raise ValueError
+            model.check_style_weights(weights)
+        except ValueError as error:
+            raise RequestError(
+                422,
+                f"style_weights: {show(name)} takes {len(names)} finite numbers, "
+                f"for {', '.join(names)}; got {len(weights)}: {plain(weights)}",
+            ) from error
+        return list(weights)
+    if order.style is None:
+        return None
+    if order.style not in names:
+        raise RequestError(
+            422,
+            f"style: {show(name)} has {', '.join(names)}, got {show(order.style)}; "
+            "name one of them",
+        )
+    return [float(each == order.style) for each in names]

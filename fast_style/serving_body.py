@@ -19,13 +19,17 @@ from fast_style.jobs import FORMATS
 from fast_style.serving_limits import MULTIPART_ROOM, Limits, RequestError, size_text
 from fast_style.stylize_options import StylizeOptions
 
-PARAMETERS = ("model", "style", "strength", "preserve_color", "max_size", "format")
+PARAMETERS = (
+    *("model", "style", "style_weights", "strength", "preserve_color", "stroke_scale"),
+    *("max_size", "format"),
+)
 """Names of the parameters, in a query, a form or an object of JSON."""
 
 RAW_TYPES = ("image/", "application/octet-stream")
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 _PICTURE = "image"
+_MOST_STYLES = 1000
 _FLAGS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 _WAYS = "send multipart/form-data, application/json or the picture itself (image/...)"
 
@@ -243,15 +247,24 @@ def _order(picture: bytes, given: Mapping[str, Any]) -> Order:
             raise RequestError(
                 422, f"format: expected one of {', '.join(FORMATS)}, got {show(form)}"
             )
+    style = _word(given, "style")
+    weights = _weights(given)
+    if style is not None and weights is not None:
+        raise RequestError(422, "style: given beside style_weights; keep one of them")
     strength = _number(given, "strength", float, 1.0)
+    stroke_scale = _number(given, "stroke_scale", float, 1.0)
     max_size = _number(given, "max_size", int, None)
     try:
         options = StylizeOptions(
-            strength=strength, preserve_color=_flag(given, "preserve_color"), max_size=max_size
+            style_weights=weights,
+            strength=strength,
+            preserve_color=_flag(given, "preserve_color"),
+            stroke_scale=stroke_scale,
+            max_size=max_size,
         )
     except ValueError as error:
         raise RequestError(422, str(error)) from error
-    return Order(picture, _word(given, "model"), _word(given, "style"), form, options)
+    return Order(picture, _word(given, "model"), style, form, options)
 
 
 def _word(given: Mapping[str, Any], name: str) -> str | None:
@@ -273,8 +286,26 @@ def _number(given: Mapping[str, Any], name: str, kind: type, default: Any) -> An
         return value
     elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 64:
         return value
-    words = "a number from 0 to 1" if kind is float else "a whole number of at least 1"
+    words = "a number" if kind is float else "a whole number of at least 1"
     raise RequestError(422, f"{name}: expected {words}, got {show(value)}")
+
+
+def _weights(given: Mapping[str, Any]) -> list[float] | None:
+    """Reads '0.7,0.3' or a list of JSON; that they fit the model is checked by whoever has it."""
+    value = given.get("style_weights")
+    if value is None or value == "":
+        return None
+    parts = value.split(",", _MOST_STYLES) if isinstance(value, str) else value
+    try:
+        if not isinstance(parts, list) or any(isinstance(part, bool) for part in parts):
+            raise TypeError
+        return [float(part[:60] if isinstance(part, str) else part) for part in parts]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(
+            422,
+            "style_weights: expected numbers with commas between, such as 0.7,0.3, "
+            f"got {show(value)}",
+        ) from error
 
 
 def _flag(given: Mapping[str, Any], name: str) -> bool:

@@ -7,11 +7,12 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fast_style.errors import FastStyleError
@@ -19,6 +20,9 @@ from fast_style.serving_limits import Limits
 
 _BACKLOG = 256
 _MAX_CONNECTIONS = 512
+_LAST_SECONDS = 1.0
+"""For a request that was sent before a client could know of the shutdown."""
+
 _LEAVE_SECONDS = 30.0
 """For the last bytes of an answer to be fetched once the connection is to be closed."""
 
@@ -58,7 +62,9 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve_on(listener: socket.socket, app: Any, limits: Limits) -> None:
+def serve_on(
+    listener: socket.socket, app: Any, limits: Limits, announce: Callable[[], object]
+) -> None:
     """Serves until SIGINT or SIGTERM, and then finishes what was accepted.
 
     A second SIGINT ends it at once. Outside the main thread no signal is handled.
@@ -67,9 +73,12 @@ def serve_on(listener: socket.socket, app: Any, limits: Limits) -> None:
       listener: From `bind`.
       app: An ASGI application.
       limits: The time-outs.
+      announce: Called when clients can connect, and signals end the server as they should.
     """
     server = make_server(app, limits)
-    with _signals_end_here():
+    with _signals_end(server):
+        listener.listen(_BACKLOG)
+        announce()
         server.run(sockets=[listener])
 
 
@@ -79,7 +88,7 @@ def make_server(app: Any, limits: Limits) -> uvicorn.Server:
     class Protocol(_Deadlines):
         header_seconds = limits.header_seconds
 
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             http=Protocol,
@@ -99,19 +108,50 @@ def make_server(app: Any, limits: Limits) -> uvicorn.Server:
 
 
 @contextlib.contextmanager
-def _signals_end_here() -> Iterator[None]:
-    """Keeps the signals that uvicorn raises again after its shutdown from ending the process."""
+def _signals_end(server: uvicorn.Server) -> Iterator[None]:
+    """Ends the server by signals that come before its own handlers are there, or after them.
+
+    uvicorn raises those that it caught again when it is done, which would end the process.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, server.handle_exit) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """Takes, before it stops listening, the connections that the system has accepted for it.
+
+    Closing the listener would reset them, although their clients are connected and may have sent
+    their requests.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        taken: list[socket.socket] = []
+        for listener in sockets or []:
+            with contextlib.suppress(OSError):  # No more of them.
+                while True:
+                    taken.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for connection in taken:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):  # Gone already.
+                await loop.connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
 
 class _Deadlines(H11Protocol):
@@ -134,7 +174,7 @@ class _Deadlines(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_answering():
             self._stop_clock()
         else:
             self._start_clock()
@@ -153,20 +193,28 @@ class _Deadlines(H11Protocol):
         self._leave()
 
     def shutdown(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            # Connected, but its first request is still on its way: it is served, and is the last.
+        self._is_last = True
+        if self._is_answering():
+            self._end_after_this()
+        elif not self.transport.is_closing():
+            # A request may be on its way: it is served, and is the last.
             self._stop_clock()
-            self._clock = self.loop.call_later(min(self.header_seconds, 1.0), self._close)
-            self._is_last = True
-        else:
-            super().shutdown()
+            self._clock = self.loop.call_later(min(self.header_seconds, _LAST_SECONDS), self._close)
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self._is_last and self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self._is_last and self._is_answering():
+            self._end_after_this()
 
     _is_last = False
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_after_this(self) -> None:
+        self.cycle.keep_alive = False
+        if CLOSE_HEADER not in self.headers:
+            self.headers.append(CLOSE_HEADER)  # As if the client had asked: then it is told.
 
     def _start_clock(self) -> None:
         if self._clock is None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from fast_style.jobs import FORMATS
+from fast_style.stylize_options import STROKE_SCALES
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "model": {"type": "string", "description": "A name of /v1/models; the first is the default."},
     "style": {"type": "string", "description": "One of the model's styles, else its first."},
+    "style_weights": {
+        "type": "string",
+        "description": "Instead of style: a mix, one number per style of the model, such as "
+        "0.7,0.3. In JSON it may be a list.",
+    },
     "strength": {
         "type": "number",
         "minimum": 0,
@@ -20,6 +26,13 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "type": "boolean",
         "default": False,
         "description": "Keep the photo's colours and take only brightness from the style.",
+    },
+    "stroke_scale": {
+        "type": "number",
+        "minimum": STROKE_SCALES[0],
+        "maximum": STROKE_SCALES[1],
+        "default": 1,
+        "description": "Larger or smaller strokes.",
     },
     "max_size": {
         "type": "integer",

@@ -10,6 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from fast_style.serving_limits import Limits, RequestError
+from fast_style.serving_memory import give_back
+
+_IDLE_SECONDS = 0.5
+"""How long nothing is worked on before memory is given back: not between two of many pictures."""
 
 _T = TypeVar("_T")
 
@@ -44,6 +48,7 @@ class WorkQueue:
         self._codecs = ThreadPoolExecutor(limits.max_working, thread_name_prefix="codec")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._usual_seconds = 1.0
+        self._rest: asyncio.TimerHandle | None = None
 
     def check_room(self) -> None:
         """Refuses a request that could not even wait.
@@ -82,12 +87,15 @@ class WorkQueue:
 
     async def run(
         self,
+        check: Callable[[], object],
         work: Callable[[Stage, Stage], Awaitable[_T]],
         is_wanted: Callable[[], Awaitable[bool]],
     ) -> _T:
         """Waits for a place and works.
 
         Args:
+          check: Run in a codec's thread before the wait; what it raises ends the request, which
+            then need not wait for others to hear about its own fault.
           work: Called with what runs functions in a codec's thread and in the net's.
           is_wanted: Asked when the place is there.
 
@@ -99,7 +107,7 @@ class WorkQueue:
         self.check_room()
         given_up = asyncio.Event()
         self.waiting += 1  # Here, not in the task, which starts later: others may ask meanwhile.
-        task = asyncio.create_task(self._placed(work, is_wanted, given_up))
+        task = asyncio.create_task(self._placed(check, work, is_wanted, given_up))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         # A task of its own, which `wait` leaves alone: cancelling it would free the place of a
@@ -123,6 +131,7 @@ class WorkQueue:
 
     async def _placed(
         self,
+        check: Callable[[], object],
         work: Callable[[Stage, Stage], Awaitable[_T]],
         is_wanted: Callable[[], Awaitable[bool]],
         given_up: asyncio.Event,
@@ -138,6 +147,7 @@ class WorkQueue:
             return run
 
         try:
+            await stage(self._codecs)(check)
             await self._place_or_end(given_up)
         finally:
             self.waiting -= 1
@@ -152,6 +162,13 @@ class WorkQueue:
         finally:
             self.working -= 1
             self._places.release()
+            if self._rest is not None:
+                self._rest.cancel()
+            self._rest = loop.call_later(_IDLE_SECONDS, self._rest_now)
+
+    def _rest_now(self) -> None:
+        if not self.working and not self.waiting:
+            self._codecs.submit(give_back)
 
     async def _place_or_end(self, given_up: asyncio.Event) -> None:
         """Waits for a place, or until nobody wants it any more; has one only in the first case."""
@@ -180,5 +197,7 @@ class WorkQueue:
         """Waits for what is in progress, and ends the threads."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+        if self._rest is not None:
+            self._rest.cancel()
         self._net.shutdown()
         self._codecs.shutdown()

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
 import logging
 import re
 import threading
+from importlib.util import find_spec
 from typing import Any
 
 import hostile
-import httpx
 import nets
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from PIL import Image
 
 from fast_style.images import read_image
-from fast_style.serving import create_app, named
 from fast_style.serving_limits import Limits
+from fast_style.serving_memory import give_back
 from fast_style.stylize import Stylizer
+
+if not all(map(find_spec, ("fastapi", "python_multipart", "prometheus_client", "httpx"))):
+    pytest.skip("the service needs the extra 'serve', its tests httpx", allow_module_level=True)
+
+import httpx
+from fastapi import FastAPI
+
+from fast_style import serving_queue
+from fast_style.serving import create_app, named
+from fast_style.serving_body import PARAMETERS
 
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=200_000)
 
@@ -142,6 +150,19 @@ def test_the_model_and_the_style_can_be_chosen(app: FastAPI, models: dict[str, S
     np.testing.assert_array_equal(read_image(answer.content), expected)
 
 
+def test_styles_can_be_mixed_in_strokes_of_another_size(
+    app: FastAPI, models: dict[str, Stylizer]
+) -> None:
+    expected = models["trio"].stylize(
+        hostile.picture(), style_weights=[0.25, 0, 0.75], stroke_scale=1.5
+    )
+    answer = post(app, png(), model="trio", style_weights="0.25, 0,0.75", stroke_scale="1.5")
+    np.testing.assert_array_equal(read_image(answer.content), expected)
+    body = {"image": base64.b64encode(png()).decode(), "model": "trio", "stroke_scale": 1.5}
+    answer = ask(app, "POST", "/v1/stylize", json=body | {"style_weights": [0.25, 0, 0.75]})
+    np.testing.assert_array_equal(read_image(answer.content), expected)
+
+
 def test_max_size_and_strength_0_give_the_smaller_photo(app: FastAPI) -> None:
     answer = post(app, png(), max_size="11", strength="0")
     assert read_image(answer.content).shape == (8, 11, 3)
@@ -155,11 +176,28 @@ def test_models_are_listed_and_equal_names_numbered(models: dict[str, Stylizer])
     assert told["models"][2]["styles"] == ["waves", "glass", "ink"]
 
 
-def test_health_docs_and_metrics_answer(app: FastAPI) -> None:
+def test_the_description_is_complete_and_readable_without_the_internet(app: FastAPI) -> None:
+    description = ask(app, "GET", "/openapi.json").json()
+    operation = description["paths"]["/v1/stylize"]["post"]
+    in_query = {parameter["name"] for parameter in operation["parameters"]}
+    in_form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert in_query == set(in_form) - {"image"} == set(PARAMETERS)
+    assert {"application/json", "image/*"} <= set(operation["requestBody"]["content"])
+    assert {"200", "400", "404", "408", "413", "415", "422", "503", "504"} <= set(
+        operation["responses"]
+    )
+    page = ask(app, "GET", "/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<script" not in page.text
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert set(addresses) == {"data:,", "page.css", "openapi.json", "."}
+    for name in (*PARAMETERS, *description["paths"], "0.5 to 4", "http://server/v1/stylize"):
+        assert name in page.text
+
+
+def test_health_and_metrics_answer(app: FastAPI) -> None:
     assert ask(app, "GET", "/healthz").json() == {"status": "ok"}
-    described = ask(app, "GET", "/openapi.json").json()["paths"]["/v1/stylize"]["post"]
-    assert "multipart/form-data" in described["requestBody"]["content"]
-    assert {"400", "404", "413", "415", "422", "503", "504"} <= set(described["responses"])
     post(app, png())
     post(app, b"no picture")
     text = ask(app, "GET", "/metrics").text
@@ -230,6 +268,7 @@ def part(name: str, data: bytes) -> bytes:
 
 
 IN_JSON = base64.b64encode(PNG).decode()
+MANY = "1," * 50_000 + "1"
 HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     # The picture.
     "nothing": (400, raw(b"")),
@@ -289,6 +328,15 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "strength as a word": (422, raw(PNG, strength="full")),
     "strength as true": (422, text(f'{{"image": "{IN_JSON}", "strength": true}}')),
     "strength as NaN": (422, text(f'{{"image": "{IN_JSON}", "strength": NaN}}')),
+    "a style and a mix": (422, raw(PNG, style="candy", style_weights="1")),
+    "a mix of two for one style": (422, raw(PNG, style_weights="0.5,0.5")),
+    "a mix of words": (422, raw(PNG, style_weights="much,more")),
+    "a mix of truths": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [true]}}')),
+    "a mix that is a number": (422, text(f'{{"image": "{IN_JSON}", "style_weights": 1}}')),
+    "an infinite mix": (422, raw(PNG, style_weights="inf")),
+    "a mix of 50,000 numbers": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
+    "stroke_scale of 9": (422, raw(PNG, stroke_scale="9")),
+    "stroke_scale of nan": (422, raw(PNG, stroke_scale="nan")),
     "max_size of 0": (422, raw(PNG, max_size="0")),
     "max_size of 1.5": (422, raw(PNG, max_size="1.5")),
     "max_size of 80 digits": (422, text(f'{{"image": "{IN_JSON}", "max_size": -{"9" * 80}}}')),
@@ -389,14 +437,15 @@ def gate(models: dict[str, Stylizer], monkeypatch: pytest.MonkeyPatch) -> Gate:
     return Gate(models["candy"], monkeypatch)
 
 
-async def until(sender: httpx.AsyncClient, line: str) -> str:
-    """Returns the metrics as soon as they have a line."""
+async def until(sender: httpx.AsyncClient, *, waiting: int, working: int) -> None:
+    """Returns as soon as the metrics say so."""
+    lines = f"fast_style_queue_depth {waiting}.0", f"fast_style_working {working}.0"
     for _ in range(500):
         metrics = (await sender.get("/metrics")).text
-        if line in metrics:
-            return metrics
+        if all(line in metrics for line in lines):
+            return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"never {line}: {metrics}")
+    raise AssertionError(f"never {lines}: {metrics}")
 
 
 def test_a_full_queue_answers_503_with_retry_after_and_loses_nobody(
@@ -409,8 +458,7 @@ def test_a_full_queue_answers_503_with_retry_after_and_loses_nobody(
             accepted = [
                 asyncio.create_task(sender.post("/v1/stylize", **raw(PNG))) for _ in range(5)
             ]
-            metrics = await until(sender, "fast_style_queue_depth 3.0")
-            assert "fast_style_working 2.0" in metrics
+            await until(sender, waiting=3, working=2)
             refused = await sender.post("/v1/stylize", **raw(PNG))
             assert refused.status_code == 503
             assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -422,6 +470,47 @@ def test_a_full_queue_answers_503_with_retry_after_and_loses_nobody(
             assert (await sender.post("/v1/stylize", **raw(PNG))).status_code == 200
 
     asyncio.run(scene())
+
+
+def test_a_bad_picture_is_refused_while_others_wait(
+    models: dict[str, Stylizer], gate: Gate
+) -> None:
+    app = create_app(models, Limits(max_queue=3, max_working=1))
+
+    async def scene() -> None:
+        async with client(app) as sender:
+            good = [asyncio.create_task(sender.post("/v1/stylize", **raw(PNG))) for _ in range(3)]
+            await until(sender, waiting=2, working=1)
+            for bad, status in ((JPEG[:3000], 400), (hostile.bomb(), 413), (b"text", 415)):
+                answer = await asyncio.wait_for(sender.post("/v1/stylize", **raw(bad)), 5)
+                assert answer.status_code == status
+            await until(sender, waiting=2, working=1)
+            gate.open.set()
+            assert [answer.status_code for answer in await asyncio.gather(*good)] == [200] * 3
+
+    asyncio.run(scene())
+
+
+def test_memory_is_given_back_once_when_nothing_is_worked_on(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(serving_queue, "give_back", lambda: calls.append(1))
+    monkeypatch.setattr(serving_queue, "_IDLE_SECONDS", 0.05)
+
+    async def scene() -> None:
+        async with client(app) as sender:
+            answers = [sender.post("/v1/stylize", **raw(PNG)) for _ in range(4)]
+            await asyncio.gather(*answers)
+            for _ in range(500):
+                if calls:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+
+    asyncio.run(scene())
+    assert calls == [1]
+    give_back()  # The real one, wherever this runs.
 
 
 def test_uploads_that_together_are_too_large_are_told_to_come_back(
@@ -444,10 +533,9 @@ def test_what_takes_too_long_is_a_504_and_what_waited_for_it_is_never_begun(
             for answer in await asyncio.gather(*posts):
                 assert answer.status_code == 504
                 assert "not finished within 0.3 seconds" in refusal(answer)
-            text = await until(sender, "fast_style_queue_depth 0.0")
-            assert "fast_style_working 1.0" in text  # Its thread cannot be stopped.
+            await until(sender, waiting=0, working=1)  # Its thread cannot be stopped.
             gate.open.set()
-            await until(sender, "fast_style_working 0.0")
+            await until(sender, waiting=0, working=0)
             assert (await sender.post("/v1/stylize", **raw(PNG))).status_code == 200
             assert gate.count == 2
 
@@ -458,7 +546,3 @@ def test_what_takes_too_long_is_a_504_and_what_waited_for_it_is_never_begun(
 def test_limits_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected a positive number, got 0"):
         Limits(**{name: 0})
-
-
-def test_the_description_is_json(app: FastAPI) -> None:
-    assert json.loads(ask(app, "GET", "/openapi.json").text)["info"]["title"] == "fast-style"

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +24,56 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fast_style import cli, cli_serve
 from fast_style.checkpoints import save_model
 from fast_style.errors import FastStyleError
 from fast_style.images import read_image
-from fast_style.serving import create_app, named
-from fast_style.serving_http import bind, make_server
 from fast_style.serving_limits import Limits
 from fast_style.stylize import Stylizer
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "python_multipart", "prometheus_client"))):
+    pytest.skip("the service needs the extra 'serve'", allow_module_level=True)
+
+from fast_style.serving import create_app, named
+from fast_style.serving_http import bind, make_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PNG = hostile.encoded(Image.fromarray(hostile.picture()), "PNG")
 QUICK = Limits(header_seconds=0.4, upload_seconds=0.6, max_upload_bytes=10**6)
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Of a server with short time-outs."""
+@contextlib.contextmanager
+def serving() -> Iterator[tuple[Any, int]]:
+    """Runs a server with short time-outs; gives it and its port."""
     app = create_app(named([Stylizer(nets.johnson(), precision="float32")]), QUICK)
     with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
         server = make_server(app, QUICK)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+        try:
+            yield server, port
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def until_closed(port: int) -> None:
+    """Returns when nobody listens there any more."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of a server with short time-outs."""
+    with serving() as (_, port):
+        yield port
 
 
 def post(port: int, data: bytes, path: str = "/v1/stylize") -> tuple[int, bytes]:
@@ -135,7 +159,7 @@ def test_200_megabytes_are_refused_at_once_and_the_answer_arrives(port: int) -> 
 
 
 def test_requests_that_are_no_http_are_refused(port: int) -> None:
-    for rubbish in (b"\x16\x03\x01\x02\0\x01\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+    for rubbish in (b"\x16\x03\x01\x02\0\x01\0\r\n\r\n", b"GET / HTTP/1.1\r\n: :\r\n\r\n"):
         with connected(port) as client:
             client.sendall(rubbish)
             assert received(client).startswith(b"HTTP/1.1 400 ")
@@ -186,7 +210,8 @@ def command(*arguments: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"},
+        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+        | {"TF_NUM_INTRAOP_THREADS": "1"},
     )
 
 
@@ -228,8 +253,59 @@ def test_sigterm_under_load_loses_no_accepted_request(model_file: Path) -> None:
     assert errors == ""
 
 
-def test_a_missing_model_is_one_sentence_and_code_2(tmp_path: Path) -> None:
-    server = command("--model", tmp_path / "none", "--port", 0)
-    output, errors = server.communicate(timeout=60)
-    assert (server.returncode, output) == (2, "")
+def test_a_request_on_an_idle_connection_is_served_even_as_the_server_ends() -> None:
+    """Its client cannot know yet; the answer tells it that the connection ends."""
+    with serving() as (server, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            server.should_exit = True
+            until_closed(port)
+            connection.request("POST", "/v1/stylize", PNG, {"content-type": "image/png"})
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert read_image(answer.read()).shape == (hostile.HEIGHT, hostile.WIDTH, 3)
+
+
+def test_connections_that_nobody_looked_at_yet_are_served_as_the_server_ends() -> None:
+    """They are in the system's queue while the loop is busy, and reset if that is closed."""
+    with serving() as (server, port), contextlib.ExitStack() as stack:
+        busy = threading.Event()
+
+        def block() -> None:
+            server.should_exit = True  # Seen right after this, before the next look at sockets.
+            assert busy.wait(20)
+
+        loop = server.servers[0].get_loop()
+        loop.call_soon_threadsafe(block)
+        clients = [stack.enter_context(connected(port)) for _ in range(5)]
+        for client in clients:
+            client.sendall(header(len(PNG)) + PNG)
+        busy.set()
+        for client in clients:
+            assert received(client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_missing_model_is_one_sentence_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "0")  # Not for the tests after this one.
+    assert cli.main(["serve", "--model", str(tmp_path / "none"), "--port", "0"]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
     assert errors.startswith("error: ") and len(errors.splitlines()) == 1
+
+
+def test_a_missing_package_is_named_with_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        cli_serve.importlib.util,
+        "find_spec",
+        lambda name: None if name == "uvicorn" else find_spec(name),
+    )
+    assert cli.main(["serve", "--model", "candy"]) == 1
+    assert capsys.readouterr().err == (
+        "error: serve needs uvicorn; pip install 'fast-style[serve]' brings them\n"
+    )
