@@ -4,6 +4,7 @@ const byId = (id) => document.getElementById(id);
 const elements = Object.fromEntries(
   ["form", "drop", "drop-hint", "file", "camera", "style", "strength", "strength-text", "size",
     "colours", "start", "status", "pictures", "before", "after", "after-figure", "download",
+    "before-figure", "camera-label", "webcam", "viewfinder", "video", "shoot", "cancel",
   ].map((id) => [id, byId(id)]),
 );
 const SETTLE_MS = 350; // After the last move of the slider, so that not every step is sent.
@@ -34,6 +35,7 @@ function take(file) {
   }
   photo = file;
   elements["drop-hint"].textContent = `${file.name || "Pasted photo"}. For another, drop it here, or`;
+  elements["before-figure"].hidden = false;
   show(elements.before, file);
   elements.pictures.hidden = false;
   elements["after-figure"].hidden = true;
@@ -73,7 +75,7 @@ async function send(data, signal) {
     if (answer.ok) return answer.blob();
     const told = await answer.json().catch(() => ({}));
     if (answer.status !== 503 || attempt >= RETRIES) {
-      throw new Error(told.error || `the server answered ${answer.status}`);
+      throw new Error(told.error?.replace(/^image: /, "") || `the server answered ${answer.status}`);
     }
     const seconds = Number(answer.headers.get("Retry-After")) || 2;
     say(`The server is busy; trying again in ${seconds} s.`);
@@ -100,7 +102,9 @@ async function stylize() {
     elements.after.alt = `Your photo in the style ${style}, strength ${elements.strength.value} %`;
     elements.download.href = address;
     elements.download.download = name;
+    const isFirst = elements["after-figure"].hidden;
     elements["after-figure"].hidden = false;
+    if (isFirst) await bringIntoView(elements.after);
     say(`Done in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -114,9 +118,43 @@ async function stylize() {
   }
 }
 
+async function bringIntoView(image) {
+  await image.decode().catch(() => {});
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  image.scrollIntoView({ block: "nearest", behavior: isCalm ? "auto" : "smooth" });
+}
+
 function stylizeSoon() {
   clearTimeout(settling);
   settling = setTimeout(stylize, SETTLE_MS);
+}
+
+// Phones have a camera of their own behind the file field; elsewhere the page shows the picture.
+async function openCamera() {
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
+    elements.video.srcObject = stream;
+    elements.viewfinder.showModal();
+  } catch (error) {
+    say(`The camera cannot be used: ${error.message}.`, true);
+  }
+}
+
+function closeCamera() {
+  for (const track of elements.video.srcObject?.getTracks() ?? []) track.stop();
+  elements.video.srcObject = null;
+}
+
+function shoot() {
+  const canvas = document.createElement("canvas");
+  canvas.width = elements.video.videoWidth;
+  canvas.height = elements.video.videoHeight;
+  if (!canvas.width) return; // Its first frame is not there yet.
+  canvas.getContext("2d").drawImage(elements.video, 0, 0);
+  canvas.toBlob((blob) => {
+    elements.viewfinder.close();
+    take(new File([blob], "camera.jpg", { type: blob.type }));
+  }, "image/jpeg", 0.95);
 }
 
 async function loadModels() {
@@ -148,8 +186,22 @@ for (const source of [elements.file, elements.camera]) {
     source.value = ""; // So that the same file can be chosen again.
   });
 }
+if (navigator.mediaDevices?.getUserMedia && !matchMedia("(pointer: coarse)").matches) {
+  elements.webcam.hidden = false;
+  elements.camera.hidden = true;
+  elements["camera-label"].hidden = true;
+}
+elements.before.addEventListener("error", () => {
+  elements["before-figure"].hidden = true; // A kind that this browser does not show, or no picture.
+});
+elements.webcam.addEventListener("click", openCamera);
+elements.shoot.addEventListener("click", shoot);
+elements.cancel.addEventListener("click", () => elements.viewfinder.close());
+elements.viewfinder.addEventListener("close", closeCamera);
 elements.strength.addEventListener("input", () => {
-  elements["strength-text"].textContent = `${elements.strength.value} %`;
+  const text = `${elements.strength.value} %`;
+  elements["strength-text"].textContent = text;
+  elements.strength.setAttribute("aria-valuetext", text);
   stylizeSoon();
 });
 for (const choice of [elements.style, elements.size, elements.colours]) {
