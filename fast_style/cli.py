@@ -29,6 +29,7 @@ from fast_style.cli_optimize import (
 )
 from fast_style.cli_prepare import add_prepare_arguments, run_prepare
 from fast_style.cli_quality import add_quality_arguments, run_quality
+from fast_style.cli_serve import add_serve_arguments, run_serve
 from fast_style.cli_stylize import stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
 from fast_style.errors import FastStyleError, UsageError
@@ -81,7 +82,7 @@ def script(command: str, arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        as_json = getattr(options, "log_json", False)  # `train` alone has it.
+        as_json = getattr(options, "log_json", False)  # `train` and `serve` have it.
         with log_messages(as_json=as_json):
             try:
                 code = _COMMANDS[options.command][2](options)
@@ -357,6 +358,11 @@ _COMMANDS = {
         "Make a small loss network that reports the losses of a large one.",
         add_distill_arguments,
         run_distill,
+    ),
+    "serve": (
+        "Stylize pictures over HTTP, with a page to try it.",
+        add_serve_arguments,
+        run_serve,
     ),
     "fetch": ("Download loss networks and photo sets.", _fetch_arguments, _fetch),
     "prepare": (

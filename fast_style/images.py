@@ -6,9 +6,11 @@ whatever else travels with a picture.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -263,13 +265,42 @@ def write_image(
       FastStyleError: If the file cannot be written there; `check_output` says so before.
       ValueError: If `image` or `quality` is not as above.
     """
+    path = Path(path)
+    check_output(path)
+    with atomic_path(path) as aside, open(aside, "wb") as file:
+        _encode(file, printable(path), path.suffix.lower(), image, quality, extras)
+
+
+def encode_image(
+    image: np.ndarray, suffix: str, *, quality: int = 95, extras: Extras = _NO_EXTRAS
+) -> bytes:
+    """Returns the contents of the file that `write_image` would write.
+
+    Args:
+      image: As for `write_image`.
+      suffix: One of `OUTPUT_SUFFIXES`.
+      quality: As for `write_image`.
+      extras: As for `write_image`.
+
+    Raises:
+      ImageError: If the format cannot hold a picture of this size.
+      ValueError: If `image`, `suffix` or `quality` is not as above.
+    """
+    if suffix not in _OUTPUT_FORMATS:
+        raise ValueError(f"suffix must be one of {', '.join(OUTPUT_SUFFIXES)}, got {suffix!r}")
+    file = io.BytesIO()
+    _encode(file, "result", suffix, image, quality, extras)
+    return file.getvalue()
+
+
+def _encode(
+    file: BinaryIO, name: str, suffix: str, image: np.ndarray, quality: int, extras: Extras
+) -> None:
+    """Writes a picture to a file, which messages call `name`."""
     _check_image(image, deep=True)
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1 to 100, got {quality}")
-    path = Path(path)
-    check_output(path)
-    name = printable(path)
-    form = _OUTPUT_FORMATS[path.suffix.lower()]
+    form = _OUTPUT_FORMATS[suffix]
     height, width = image.shape[:2]
     limit = _LONGEST_SIDE.get(form)
     if limit is not None and max(height, width) > limit:
@@ -281,29 +312,26 @@ def write_image(
         image = to_8_bits(image)
     if form in _ALPHA_FORMATS and extras.alpha is not None:
         image = np.dstack([image, _alpha_like(image, extras.alpha)])
-    with atomic_path(path) as aside:
-        try:
-            _encode(aside, form, np.ascontiguousarray(image), quality, extras)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # The system's refusal: atomic_path words it.
-            raise ImageError(
-                f"{name}: the {form} encoder failed ({reason_of(error)}); choose another format"
-            ) from error
+    try:
+        _write_form(file, form, np.ascontiguousarray(image), quality, extras)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The system's refusal: atomic_path words it.
+        raise ImageError(
+            f"{name}: the {form} encoder failed ({reason_of(error)}); choose another format"
+        ) from error
 
 
-def _encode(path: Path, form: str, image: np.ndarray, quality: int, extras: Extras) -> None:
+def _write_form(file: BinaryIO, form: str, image: np.ndarray, quality: int, extras: Extras) -> None:
     """Writes [H, W, 3 or 4], of a depth that the format has, and what else it can hold."""
     height, width = image.shape[:2]
     exif = extras.exif_for(width, height, jpeg=form == "JPEG")
     more = {"icc_profile": extras.icc_profile, "dpi": extras.dpi}
     if form == "TIFF":
-        with open(path, "wb") as file:
-            write_tiff(file, image, exif=None if exif is None else parse_exif(exif), **more)
+        write_tiff(file, image, exif=None if exif is None else parse_exif(exif), **more)
         return
     if form == "PNG" and image.dtype == np.uint16:
-        with open(path, "wb") as file:
-            write_png(file, image, exif=None if exif is None else exif[len(b"Exif\0\0") :], **more)
+        write_png(file, image, exif=None if exif is None else exif[len(b"Exif\0\0") :], **more)
         return
     options: dict[str, object] = {"quality": quality} if form in ("JPEG", "WEBP") else {}
     if form == "JPEG":
@@ -316,7 +344,7 @@ def _encode(path: Path, form: str, image: np.ndarray, quality: int, extras: Extr
         options |= {key: value for key, value in more.items() if value is not None}
         if exif is not None:
             options["exif"] = exif
-    picture.save(path, format=form, **options)
+    picture.save(file, format=form, **options)
 
 
 def _alpha_like(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:

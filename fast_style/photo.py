@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from PIL import Image
 from fast_style.colour_profiles import profile_mode, to_srgb
 from fast_style.deep_colour import is_deep_colour, joined, read_deep_colour
 from fast_style.extras import Extras, orientation, read_extras
-from fast_style.opening import DEFAULT_MAX_PIXELS, open_picture, opened
+from fast_style.opening import DEFAULT_MAX_PIXELS, Source, open_picture, opened
 from fast_style.pixel_modes import deep_values, is_deep_grey, split_alpha, to_array
 
 _FRAMED_FORMATS = {"GIF": "frames", "WEBP": "frames", "PNG": "frames", "AVIF": "frames",
@@ -29,15 +28,17 @@ class Photo:
         channel, else uint8. Transparent pixels are laid over white.
       extras: To be written beside the result.
       notes: Sentences about what was left out, such as further frames.
+      form: The file's format by its contents, as Pillow names it: 'JPEG', 'PNG'...
     """
 
     pixels: np.ndarray
     extras: Extras
     notes: tuple[str, ...] = ()
+    form: str = ""
 
 
 def read_photo(
-    path: str | os.PathLike[str],
+    source: Source,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     reserve: Callable[[int], None] | None = None,
@@ -50,14 +51,14 @@ def read_photo(
     by it, because the result is RGB.
 
     Args:
-      path: The file.
+      source: A path, bytes, or a binary file.
       max_pixels: Larger pictures are refused before they are decoded.
       reserve: Called with the number of pixels before they are decoded, and may wait.
 
     Raises:
       ImageError: As `images.read_image` does.
     """
-    with opened(path, max_pixels) as image:
+    with opened(source, max_pixels) as image:
         if reserve is not None:
             reserve(image.width * image.height)
         notes = _frame_notes(image)
@@ -88,7 +89,7 @@ def read_photo(
         if alpha is not None:
             alpha = upright(alpha, turn)
             _lay_over_white(colour, alpha)
-        return Photo(colour, replace(extras, alpha=alpha), (*notes, *damage))
+        return Photo(colour, replace(extras, alpha=alpha), (*notes, *damage), image.format or "")
 
 
 def upright(stored: np.ndarray, orientation: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import threading
 import warnings
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fast_style.images import (
     check_output,
     check_outputs,
     cover_crop,
+    encode_image,
     fit_long_side,
     load_training_crop,
     read_image,
@@ -441,8 +443,8 @@ def test_failed_write_keeps_the_old_picture(
     path = tmp_path / "a.png"
     write_image(path, noise())
 
-    def fail(self: Image.Image, file: Path, **options: object) -> None:
-        Path(file).write_bytes(b"half a pic")
+    def fail(self: Image.Image, file: BinaryIO, **options: object) -> None:
+        file.write(b"half a pic")
         raise OSError("encoder error -2")
 
     monkeypatch.setattr(Image.Image, "save", fail)
@@ -450,6 +452,20 @@ def test_failed_write_keeps_the_old_picture(
         write_image(path, noise(seed=1))
     assert list(tmp_path.iterdir()) == [path]
     np.testing.assert_array_equal(read_image(path), noise())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+def test_a_picture_encoded_in_memory_is_the_file_that_would_be_written(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, noise(), quality=80)
+    assert encode_image(noise(), suffix, quality=80) == path.read_bytes()
+
+
+def test_a_picture_is_encoded_in_memory_only_as_a_known_format() -> None:
+    with pytest.raises(ValueError, match=r"suffix must be one of .*, got '\.gif'"):
+        encode_image(noise(), ".gif")
 
 
 def test_unwritable_places_are_one_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,263 @@
+"""The HTTP service: pictures in, styled pictures out, and a page to try it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from PIL import Image, UnidentifiedImageError
+from starlette.requests import ClientDisconnect
+
+from fast_style.checks import closest, plain, show
+from fast_style.errors import ImageError
+from fast_style.images import encode_image
+from fast_style.jobs import FORMATS
+from fast_style.photo import Photo, read_photo
+from fast_style.serving_answers import observe
+from fast_style.serving_body import Order, check_declared, parse_order, read_body
+from fast_style.serving_limits import Limits, RequestError
+from fast_style.serving_metrics import CONTENT_TYPE, Metrics
+from fast_style.serving_openapi import STYLIZE_OPENAPI
+from fast_style.serving_pages import add_pages
+from fast_style.serving_queue import Abandoned, Stage, WorkQueue
+from fast_style.stylize import Stylizer
+
+_FORM_OF = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "GIF": "png"}
+_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
+_CLIENT_GONE = 499
+
+
+def named(models: Sequence[Stylizer]) -> dict[str, Stylizer]:
+    """Returns models by their labels; the second 'candy' is 'candy-2'."""
+    result: dict[str, Stylizer] = {}
+    for model in models:
+        label, number = model.model.label, 1
+        while (name := label if number == 1 else f"{label}-{number}") in result:
+            number += 1
+        result[name] = model
+    return result
+
+
+def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> FastAPI:
+    """Returns the ASGI application.
+
+    Args:
+      models: {name: model}, at least one; the first is the default.
+      limits: What it takes.
+    """
+    service = _Service(models, limits or Limits())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.queue.close()
+
+    app = FastAPI(
+        title="fast-style",
+        version="1",
+        description="Stylizes pictures with trained models.",
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own load scripts from elsewhere.
+        redoc_url=None,
+    )
+    observe(app, service.metrics)
+
+    @app.post("/v1/stylize", openapi_extra=STYLIZE_OPENAPI, response_class=Response)
+    async def stylize(request: Request) -> Response:
+        """Stylizes a picture."""
+        return await service.stylize(request)
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """Lists the models and their styles; the first is the default."""
+        return service.describe()
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """Says that the server is up."""
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Counts of requests, latencies and the queue, for Prometheus."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    add_pages(app)
+    return app
+
+
+class _Service:
+    """What all requests share."""
+
+    def __init__(self, models: Mapping[str, Stylizer], limits: Limits) -> None:
+        self.models = dict(models)
+        self.limits = limits
+        self.queue = WorkQueue(limits)
+        self.metrics = Metrics(self.queue)
+
+    def describe(self) -> dict[str, Any]:
+        models = [
+            {
+                "name": name,
+                "styles": list(model.model.style_names),
+                "arch": model.model.arch,
+                "width": model.model.width,
+                "precision": model.precision,
+            }
+            for name, model in self.models.items()
+        ]
+        limits = {
+            "max_upload_bytes": self.limits.max_upload_bytes,
+            "max_pixels": self.limits.max_pixels,
+        }
+        return {"default": models[0]["name"], "models": models, "limits": limits}
+
+    async def stylize(self, request: Request) -> Response:
+        self.queue.check_room()
+        with self.queue.holding() as hold:
+            try:
+                order = await self._received(request, hold)
+            except ClientDisconnect:
+                return Response(status_code=_CLIENT_GONE)
+            return await self._fulfil(order, request)
+
+    async def _received(self, request: Request, hold: Callable[[int], None]) -> Order:
+        kind = request.headers.get("content-type", "")
+        check_declared(kind, request.headers.get("content-length"), self.limits)
+        seconds = self.limits.upload_seconds
+        try:
+            body = await asyncio.wait_for(
+                read_body(request.stream(), kind, self.limits, hold), seconds
+            )
+        except asyncio.TimeoutError as error:
+            raise RequestError(
+                408,
+                f"the upload was not complete after {seconds:g} seconds; "
+                "send a smaller file, or use a faster connection",
+            ) from error
+        query = request.query_params.multi_items()
+        return await self.queue.beside(lambda: parse_order(body, kind, query, self.limits))
+
+    async def _fulfil(self, order: Order, request: Request) -> Response:
+        name, model = self._model(order.model)
+        mix = _style_weights(name, model, order)
+        told: dict[str, Any] = request.state.told
+        told |= {"model": name, "upload_bytes": len(order.picture)}
+
+        def timed(stage: str, function: Callable[[], Any]) -> Callable[[], Any]:
+            def run() -> Any:
+                began = time.perf_counter()
+                result = function()
+                seconds = time.perf_counter() - began
+                self.metrics.stage(stage, seconds)
+                told[f"{stage}_ms"] = round(1000 * seconds, 1)
+                return result
+
+            return run
+
+        def net(photo: Photo) -> np.ndarray:
+            return model.stylize(
+                photo.pixels,
+                style_weights=mix,
+                strength=order.options.strength,
+                preserve_color=order.options.preserve_color,
+                stroke_scale=order.options.stroke_scale,
+                max_size=order.options.max_size,
+                tile="auto",
+            )
+
+        asked = time.perf_counter()
+
+        def check() -> None:
+            """Decodes the picture and forgets it, which takes little beside the net.
+
+            Whoever sent a damaged one hears it at once, and those who wait hold no pixels.
+            """
+            self._decoded(order.picture)
+
+        async def work(codec: Stage, compute: Stage) -> tuple[bytes, str]:
+            told["waited_ms"] = round(1000 * (time.perf_counter() - asked), 1)
+            photo = await codec(timed("decode", lambda: self._decoded(order.picture)))
+            form = order.form or _FORM_OF.get(photo.form, "jpg")
+            styled = await compute(timed("net", lambda: net(photo)))
+            told["pixels"] = styled.shape[0] * styled.shape[1]
+            return await codec(timed("encode", lambda: _encoded(styled, form, photo))), form
+
+        async def is_wanted() -> bool:
+            return not await request.is_disconnected()
+
+        try:
+            data, form = await self.queue.run(check, work, is_wanted)
+        except Abandoned:
+            return Response(status_code=_CLIENT_GONE)
+        self.metrics.finished(name, told["pixels"])
+        headers = {"x-content-type-options": "nosniff", "x-model": name.encode().decode("latin-1")}
+        headers["cache-control"] = "no-store"
+        if request.headers.get("accept", "").lower().startswith("application/json"):
+            text = await self.queue.beside(lambda: base64.b64encode(data).decode("ascii"))
+            return JSONResponse({"image": text, "format": form, "model": name}, headers=headers)
+        return Response(data, media_type=_TYPES[form], headers=headers)
+
+    def _model(self, name: str | None) -> tuple[str, Stylizer]:
+        if name is None:
+            name = next(iter(self.models))
+        if name not in self.models:
+            hint = closest(name, self.models)
+            advice = f"did you mean '{hint}'?" if hint else "GET /v1/models lists them"
+            raise RequestError(404, f"model: there is no {show(name)} here; {advice}")
+        return name, self.models[name]
+
+    def _decoded(self, data: bytes) -> Photo:
+        try:
+            return read_photo(data, max_pixels=self.limits.max_pixels)
+        except ImageError as error:
+            cause = error.__cause__
+            if isinstance(cause, Image.DecompressionBombError | MemoryError):
+                raise RequestError(
+                    413,
+                    f"image: has more than the {self.limits.max_pixels:,} pixels that this server "
+                    "takes; make it smaller",
+                ) from error
+            status = 415 if isinstance(cause, UnidentifiedImageError) else 400
+            sentence = str(error).removeprefix("picture given as bytes: ")
+            raise RequestError(status, f"image: {sentence}") from error
+
+
+def _encoded(styled: np.ndarray, form: str, photo: Photo) -> bytes:
+    try:
+        return encode_image(styled, FORMATS[form][0], extras=photo.extras)
+    except ImageError as error:
+        raise RequestError(422, f"format: {error}") from error
+
+
+def _style_weights(name: str, model: Stylizer, order: Order) -> list[float] | None:
+    names = model.model.style_names
+    weights = order.options.style_weights
+    if weights is not None:
+        try:
+            if len(weights) != len(names):
+                raise ValueError
+            model.check_style_weights(weights)
+        except ValueError as error:
+            raise RequestError(
+                422,
+                f"style_weights: {show(name)} takes {len(names)} finite numbers, "
+                f"for {', '.join(names)}; got {len(weights)}: {plain(weights)}",
+            ) from error
+        return list(weights)
+    if order.style is None:
+        return None
+    if order.style not in names:
+        raise RequestError(
+            422,
+            f"style: {show(name)} has {', '.join(names)}, got {show(order.style)}; "
+            "name one of them",
+        )
+    return [float(each == order.style) for each in names]

@@ -1,0 +1,107 @@
+"""How requests are refused, counted and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fast_style.serving_limits import RequestError
+from fast_style.serving_metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+def observe(app: FastAPI, metrics: Metrics) -> None:
+    """Has an application refuse in JSON, `{"error": sentence}`, and count and log every request.
+
+    Handlers may add to the log's fields through `request.state.told`, a dictionary.
+    """
+    app.add_middleware(_Observed, metrics=metrics)
+    app.add_exception_handler(RequestError, _refusal)
+    app.add_exception_handler(HTTPException, _http_refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    headers = None if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    request.state.told["error"] = str(error)
+    return JSONResponse({"error": str(error)}, error.status, headers)
+
+
+async def _http_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentences = {
+        404: "there is nothing at this address; see /docs",
+        405: f"{request.method} is not possible at this address; see /docs",
+    }
+    sentence = sentences.get(error.status_code, str(error.detail))
+    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "this request is not as /docs describes"}, 422)
+
+
+class _Observed:
+    """Counts and logs every request, and answers for what failed unexpectedly."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        told: dict[str, Any] = {}
+        scope.setdefault("state", {})["told"] = told
+        status, sent = 0, 0
+
+        async def observing(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observing)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            told["error"] = f"{type(error).__name__}: {error}"
+            if not status:
+                failure = JSONResponse({"error": "the server failed; its log says why"}, 500)
+                await failure(scope, receive, observing)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(route, status, seconds)
+            fields = {
+                "method": scope["method"],
+                "path": route,
+                "status": status,
+                "milliseconds": round(1000 * seconds, 1),
+                "answer_bytes": sent,
+                **told,
+            }
+            _log.info(
+                "%s %s %d in %.0f ms",
+                scope["method"],
+                route,
+                status,
+                1000 * seconds,
+                extra={"event": "request", "fields": fields},
+            )
