@@ -167,7 +167,6 @@ def _eval(options: argparse.Namespace) -> int:
 
     model = load(options.model, precision=options.precision)
     jobs = plan_jobs(options.images, options.output, model.model.label, form=options.format)
-    logging.getLogger("fast_style.stylize").setLevel(logging.INFO)  # How large pictures are done.
     if how.style_weights is not None:
         try:
             model.check_style_weights(how.style_weights)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from fast_style.errors import FastStyleError
 from fast_style.images import printable
 from fast_style.jobs import Job
-from fast_style.pipeline import Outcome
+from fast_style.pipeline import Outcome, as_failure
 from fast_style.steady import UNCHANGED, Steadier, flicker
 from fast_style.terminal import say
 from fast_style.video import read_frames, stylize_film
@@ -52,8 +52,8 @@ def run_films(
 
             try:
                 result = stylize_film(job.source, job.target, steadied, progress=progress)
-            except FastStyleError as error:
-                outcome = Outcome(job, error=error)
+            except Exception as error:  # One bad film does not stop the rest.
+                outcome = Outcome(job, error=as_failure(job, error))
             else:
                 outcome = Outcome(job, result.notes)
         yield outcome

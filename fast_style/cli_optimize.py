@@ -195,6 +195,7 @@ def run_preview(options: argparse.Namespace) -> int:
     base = load_config(options.conf, options.overrides)
     output = Path(options.output or GENERATED_FOLDER / f"preview_{base.naming}.jpg")
     import_tensorflow()
+    from fast_style.prepare import check_prepared
     from fast_style.preview import (
         Preview,
         grid_settings,
@@ -207,7 +208,12 @@ def run_preview(options: argparse.Namespace) -> int:
         (settings, load_config(options.conf, [*options.overrides, *settings]))
         for settings in grid_settings(options.grids)
     ]
-    photo = Path(options.photo) if options.photo else preview_photo(base)
+    if options.photo:
+        photo = Path(options.photo)
+    else:
+        for _, config in variants:
+            check_prepared(config.dataset, config.image_size)
+        photo = preview_photo(base)
     check_output(output, [photo, *(style.image for style in base.style_specs)])
     cells = sum(len(config.style_specs) for _, config in variants)
     steps = options.steps * cells

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fast_style.errors import FastStyleError
+from fast_style.errors import FastStyleError, UsageError
 from fast_style.files import atomic_path, check_folder
+from fast_style.images import check_output
 from fast_style.terminal import (
     Progress,
     import_tensorflow,
@@ -82,7 +83,7 @@ def add_quality_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="all numbers; a plot is written beside it (default: quality.json beside the model)",
+        help="all numbers (.json); a plot is written beside it (default: beside the model)",
     )
     parser.add_argument("--report", metavar="FILE", help="a page (.html) with pictures and curves")
     parser.add_argument(
@@ -109,10 +110,10 @@ def run_quality(options: argparse.Namespace) -> int:
     from fast_style.curves import CurveCache, default_cache_folder
 
     config = load_config(options.conf) if options.conf else None
-    report = _output(options.report)
-    numbers = _output(options.json)
+    report = _output("--report", options.report, (".html", ".htm"))
+    numbers = _output("--json", options.json, (".json",))
     import_tensorflow()
-    from fast_style.checkpoints import load_model
+    from fast_style.checkpoints import MODEL_FILE, load_model
     from fast_style.quality import (
         choose_styles,
         measure_quality,
@@ -124,17 +125,25 @@ def run_quality(options: argparse.Namespace) -> int:
 
     _compute_reproducibly()
     model = load_model(options.model)
-    numbers = numbers or _output(str(model.source.parent / "quality.json"))
+    if numbers is None:
+        # Of two checkpoints in a folder, each has its own.
+        name = model.source.name
+        of_the_run = Path(options.model).is_dir() or name == MODEL_FILE
+        stem = "quality" if of_the_run else f"{name.removesuffix('.safetensors')}.quality"
+        numbers = _output("--json", str(model.source.parent / f"{stem}.json"), (".json",))
     assert numbers is not None
+    plot = numbers.with_name(f"{numbers.stem}.png")
     config = config or model_config(model)
     styles = choose_styles(config, options.styles)
     config, styles = relocate(config, styles, options.style_images, options.loss_model_file)
     photos = _photos(options.photos, config.val_dataset)
     cache = CurveCache(Path(options.cache) if options.cache else default_cache_folder())
+    check_output(plot, [*photos, *(style.image for style in styles)])
     chosen = photos[: options.limit]
     some = f" (the first {len(chosen):,} of {len(photos):,})" if len(chosen) < len(photos) else ""
     print(f"model:   {model.source}")
-    print(f"photos:  {chosen[0].parent}, {len(chosen)}{some}, {config.image_size} px", flush=True)
+    folder = options.photos or config.val_dataset
+    print(f"photos:  {folder}, {len(chosen)}{some}, {config.image_size} px", flush=True)
     try:
         with contextlib.closing(_terminal(options.iterations)) as observer:
             quality = measure_quality(
@@ -157,7 +166,6 @@ def run_quality(options: argparse.Namespace) -> int:
     report_skipped(quality.skipped)
     with atomic_path(numbers) as aside:
         aside.write_text(json.dumps(quality_to_dict(quality), indent=1) + "\n", encoding="utf-8")
-    plot = numbers.with_suffix(".png")
     write_plot(plot, quality)
     print(f"\nnumbers: {numbers}\nplot:    {plot}")
     if report is not None:
@@ -166,7 +174,7 @@ def run_quality(options: argparse.Namespace) -> int:
     return 0
 
 
-def _output(text: str | None) -> Path | None:
+def _output(option: str, text: str | None, endings: tuple[str, ...]) -> Path | None:
     """Checks now, not after an hour, that a file can be written.
 
     Raises:
@@ -177,8 +185,8 @@ def _output(text: str | None) -> Path | None:
     path = Path(text)
     if path.is_dir() or not path.name:
         raise FastStyleError(f"{text}: this is a folder; name the file to write in it")
-    if path.suffix == ".png":
-        raise FastStyleError(f"{text}: this is no picture; end the name in .json or .html")
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{option} {text}: end the name in {endings[0]}")
     check_folder(path.parent)
     return path
 

@@ -155,8 +155,11 @@ def _summarize(config: RunConfig, result: TrainResult) -> None:
         left_out = f"{len(result.skipped)} photos (unreadable), "
         left_out += f"{len(result.skipped_steps)} batches (not finite)"
         facts.append(("skipped", left_out))
+    of_step = ""
+    if result.model_step != result.steps:
+        of_step = f" (of step {result.model_step:,}, with the lowest held-out loss)"
     facts += [
-        ("model", str(result.model)),
+        ("model", f"{result.model}{of_step}"),
         ("preview", str(folder / "preview.jpg")),
         ("stylize", f"python eval.py --model {folder} --image photo.jpg"),
         ("charts", f"tensorboard --logdir {folder}"),

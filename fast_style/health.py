@@ -155,7 +155,7 @@ class Guard:
             raise FastStyleError(
                 f"step {taken.step}: not a finite number in {MOST_IN_A_ROW} batches in a row: "
                 f"{broken}; training stopped and nothing since the last checkpoint was saved. "
-                "Lower learning_rate, set gradient_clip, or set precision: float32; the same "
+                "Lower learning_rate or gradient_clip, or set precision: float32; the same "
                 "command goes on from the last checkpoint, if there is one"
             )
         return self.restore(taken.step)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fast_style.colour_profiles import to_srgb
 from fast_style.deep_colour import write_png, write_tiff
-from fast_style.errors import FastStyleError, ImageError
+from fast_style.errors import FastStyleError, ImageError, UsageError
 from fast_style.extras import Extras, orientation, parse_exif
 from fast_style.files import atomic_path, check_folder
 from fast_style.opening import (
@@ -176,8 +176,13 @@ def load_scaled(path: str | os.PathLike[str], size: int) -> np.ndarray:
         image.draft(None, (at_least, at_least))
         picture = _flat_upright(image, (255, 255, 255))
         scale = size / min(picture.size)
+        sides = (round(picture.width * scale), round(picture.height * scale))
+        if sides[0] * sides[1] > DEFAULT_MAX_PIXELS:
+            raise ImageError(
+                f"{printable(path)}: too long and thin, {sides[0]}x{sides[1]} px with a short side "
+                f"of {size}"
+            )
         if scale != 1.0:
-            sides = (round(picture.width * scale), round(picture.height * scale))
             picture = picture.resize(sides, Image.Resampling.BILINEAR)
         return to_array(picture)
 
@@ -192,8 +197,8 @@ def check_output(
       sources: Pictures that it must not replace.
 
     Raises:
-      ImageError: If the ending is of no known format.
-      FastStyleError: If it is a folder or a source, or its folder cannot be written.
+      UsageError: If the ending is of no known format, or it is a source.
+      FastStyleError: If it is a folder, or its folder cannot be written.
     """
     check_outputs([path], sources)
 
@@ -217,7 +222,7 @@ def check_outputs(
     for path in map(Path, paths):
         if path.suffix.lower() not in suffixes:
             ending = path.suffix or "a name without an ending"
-            raise ImageError(
+            raise UsageError(
                 f"{printable(path)}: {kind} are not written as {ending}; "
                 f"end the name in one of {', '.join(suffixes)}"
             )
@@ -230,9 +235,7 @@ def _check_output(path: Path, sources: Set[str]) -> None:
         raise FastStyleError(f"{name}: this is a folder; name a file in it")
     check_folder(path.parent)
     if sources and os.path.realpath(path) in sources:
-        raise FastStyleError(
-            f"{name}: would replace a source picture; choose another output with -o"
-        )
+        raise UsageError(f"{name}: would replace a source picture; choose another output with -o")
 
 
 def write_image(

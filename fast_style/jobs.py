@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fast_style.data import find_photos
-from fast_style.errors import FastStyleError
+from fast_style.errors import UsageError
 from fast_style.images import OUTPUT_SUFFIXES, check_outputs, printable
 from fast_style.video import FILM_OUTPUT_SUFFIXES, FILM_SUFFIXES
 
@@ -63,7 +63,7 @@ def plan_jobs(
       A job per picture or film, in order.
 
     Raises:
-      FastStyleError: If a folder has no pictures, a pattern fits nothing, two results have one
+      UsageError: If a folder has no pictures, a pattern fits nothing, two results have one
         name, the output contradicts the format, or a result would replace a source or could not be
         written.
     """
@@ -72,14 +72,14 @@ def plan_jobs(
     for source in sources:
         found += _pictures_of(source)
     single_file = output is not None and _names_a_file(output, sources)
-    if output is not None and not single_file and _looks_like_a_picture(output):
-        raise FastStyleError(
+    if output is not None and not single_file and _looks_like_a_file(output):
+        raise UsageError(
             f"{printable(output)}: names one file, but there are {len(found)} to write; "
             "name a folder"
         )
     if output is not None and single_file and form is not None and not _is_film(sources[0]):
         if Path(output).suffix.lower() not in FORMATS[form]:
-            raise FastStyleError(
+            raise UsageError(
                 f"{printable(output)}: is not a name for --format {form}; leave out one of the two"
             )
     jobs = []
@@ -121,7 +121,7 @@ def _pictures_of(source: str) -> list[tuple[Path, Path]]:
         else:
             pictures.append((Path(match), Path(match).relative_to(fixed)))
     if not pictures:
-        raise FastStyleError(
+        raise UsageError(
             f"{printable(source)}: no picture fits this pattern; check it, or name a folder"
         )
     return pictures
@@ -153,11 +153,10 @@ def _names_a_file(output: str, sources: Sequence[str]) -> bool:
     return not a_folder and bool(Path(output).suffix)
 
 
-def _looks_like_a_picture(output: str) -> bool:
+def _looks_like_a_file(output: str) -> bool:
     place = Path(output)
-    return (
-        place.suffix.lower() in OUTPUT_SUFFIXES and not os.path.isdir(place) and output[-1] != "/"
-    )
+    a_file = place.suffix.lower() in (*OUTPUT_SUFFIXES, *FILM_OUTPUT_SUFFIXES)
+    return a_file and not os.path.isdir(place) and output[-1] != "/"
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:
@@ -173,7 +172,7 @@ def _check_targets(jobs: Sequence[Job]) -> None:
     for job in jobs:
         target = os.path.realpath(job.target)  # Path.resolve raises on links in a circle.
         if target in taken:
-            raise FastStyleError(
+            raise UsageError(
                 f"{printable(job.target)}: both {printable(taken[target])} and "
                 f"{printable(job.source)} would be written there; "
                 "stylize them one after the other with different -o"

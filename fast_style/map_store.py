@@ -58,6 +58,9 @@ class StoredMap:
         self._position = shape[2] * self.dtype.itemsize
         with _disk_errors():
             self._file = open(path, "x+b", buffering=0)
+        # Where a file may lose its name while it is open, nothing is left of it even by a kill.
+        with contextlib.suppress(OSError):
+            path.unlink()
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         """Returns a rectangle, [rows, columns, C].

@@ -26,9 +26,15 @@ def available_memory() -> int:
     return min(limits)
 
 
-def fits_whole(height: int, width: int) -> bool:
-    """Whether a picture can be stylized whole in half of the available memory."""
-    pixels = height * width
+def fits_whole(height: int, width: int, *, channels: float = 1.0) -> bool:
+    """Whether a picture can be stylized whole in half of the available memory.
+
+    Args:
+      height: Of the picture, in pixels.
+      width: Of the picture.
+      channels: The net's `width`: its channels, as a multiple of the usual.
+    """
+    pixels = height * width * max(channels, 1.0)
     return pixels <= _MAX_WHOLE_PIXELS and pixels * WHOLE_BYTES_PER_PIXEL <= available_memory() // 2
 
 

@@ -191,7 +191,8 @@ def fit_style(
       [H', W', 3] uint8.
     """
     if fit == "stretch":
-        return resize(style, round(height * scale), round(width * scale))
+        sides = (max(round(side * scale), SMALLEST_SIDE) for side in (height, width))
+        return resize(style, *sides)
     if fit == "width":
         factor = scale * width / style.shape[1]
     else:
@@ -400,6 +401,8 @@ class _Run:
             for size, steps in zip(self.sizes, self.plan, strict=True):
                 self._one_scale(network, size, steps)
         except KeyboardInterrupt:
+            if not self.done:  # There is nothing to write but the start.
+                raise
             interrupted = True
         return OptimizeResult(
             picture=self.finished(),
@@ -419,16 +422,19 @@ class _Run:
         if self.picture.shape != photo.shape:
             self.picture = resize(to_uint8(self.picture), *size).astype(np.float32)
         self.first = {}
+        newest: Mapping[str, float] = {}
         before = self.done
 
         def loss_and_gradient(picture: np.ndarray) -> tuple[float, np.ndarray]:
-            # Both minimizers evaluate a picture they keep last, so these are its terms.
-            self.last, gradient = evaluation(picture)
-            self.first = self.first or self.last
-            return self.last[tags.TOTAL], gradient
+            nonlocal newest
+            newest, gradient = evaluation(picture)
+            if not self.first:
+                self.first = self.last = newest
+            return newest[tags.TOTAL], gradient
 
         def on_iteration(iteration: int, _: float, picture: np.ndarray) -> None:
-            self.picture = picture
+            # Both minimizers evaluate a picture that they keep last, so these are its terms.
+            self.picture, self.last = picture, newest
             self.done = before + iteration
             report = OptimizeReport(self.done, sum(self.plan), size, self.last)
             self.observer.on_step(report)

@@ -146,7 +146,7 @@ def _run_net(
     try:
         return stylize(pictures)
     except Exception as error:
-        return [_as_failure(job, error)] * len(pictures)
+        return [as_failure(job, error)] * len(pictures)
 
 
 def _read(ticket: int, job: Job, budget: _Budget, max_pixels: int) -> Photo | FastStyleError:
@@ -158,7 +158,7 @@ def _read(ticket: int, job: Job, budget: _Budget, max_pixels: int) -> Photo | Fa
         )
     except Exception as error:
         budget.give_back(ticket)
-        return _as_failure(job, error)
+        return as_failure(job, error)
 
 
 def _write(
@@ -176,19 +176,19 @@ def _write(
         write_image(job.target, result, quality=quality, extras=photo.extras)
         return Outcome(job, photo.notes)
     except Exception as error:
-        return Outcome(job, error=_as_failure(job, error))
+        return Outcome(job, error=as_failure(job, error))
     finally:
         budget.give_back(ticket)
 
 
-def _as_failure(job: Job, error: Exception) -> FastStyleError:
-    """Returns the sentence for whatever went wrong with one picture."""
+def as_failure(job: Job, error: Exception) -> FastStyleError:
+    """Returns the sentence for whatever went wrong with one file."""
     if isinstance(error, FastStyleError):
         return error
     name = printable(job.source)
     # TensorFlow has an error of its own for what Python calls a MemoryError.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return FastStyleError(f"{name}: too little memory to stylize this picture; make it smaller")
+        return FastStyleError(f"{name}: too little memory to stylize it; make it smaller")
     _log.debug("%s", name, exc_info=error)
     return FastStyleError(
         f"{name}: could not be stylized ({type(error).__name__}: {reason_of(error)}); "

@@ -17,7 +17,7 @@ from fast_style.builders import build_network, build_objective, load_style_pictu
 from fast_style.config import RunConfig
 from fast_style.contact_sheet import Cell, contact_sheet
 from fast_style.data import find_photos
-from fast_style.errors import FastStyleError
+from fast_style.errors import DataError, FastStyleError, ImageError
 from fast_style.hardware import resolve_precision
 from fast_style.images import load_training_crop, to_uint8
 from fast_style.objective import Objective
@@ -88,14 +88,27 @@ def grid_settings(grids: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def preview_photo(config: RunConfig) -> Path:
-    """Returns the photo that a run's preview shows: `preview_image`, or the data set's first.
+    """Returns the photo that a run's preview shows.
+
+    That is `preview_image`, or the first of the data set that can be read.
 
     Raises:
       DataError: If there is none.
     """
     if config.preview_image is not None:
         return Path(config.preview_image)
-    return find_photos(config.dataset, advice="name a photo with --photo")[0]
+    photos = find_photos(config.dataset, advice="name a photo with --photo")
+    for photo in photos:
+        try:
+            load_training_crop(photo, config.image_size)
+        except ImageError as error:
+            reason = error
+        else:
+            return photo
+    raise DataError(
+        f"{config.dataset}: none of {len(photos)} photos can be read ({reason}); name a photo with "
+        "--photo"
+    )
 
 
 def preview(

@@ -215,8 +215,23 @@ def relocate(
     return config, found
 
 
-def _check_provenance(model: Model, styles: Sequence[StyleSpec], weights_sha256: str) -> list[str]:
-    """Compares the files in use with the hashes that the model was saved with."""
+# Keys of a run that its loss follows from; files are compared by their contents.
+_LOSS_KEYS = (
+    "style_weight",
+    "content_weight",
+    "tv_weight",
+    "content_layers",
+    "style_layers",
+    "style_size",
+    "image_size",
+    "loss_model",
+)
+
+
+def _check_provenance(
+    model: Model, config: RunConfig, styles: Sequence[StyleSpec], weights_sha256: str
+) -> list[str]:
+    """Compares the loss in use with what the model was saved with."""
     hashes = model.metadata.get("style_sha256")
     recorded = dict(
         zip(model.style_names, hashes if isinstance(hashes, list) else [], strict=False)
@@ -224,12 +239,23 @@ def _check_provenance(model: Model, styles: Sequence[StyleSpec], weights_sha256:
     notes = []
     for style in styles:
         now = file_sha256(Path(style.image))
-        then = str(recorded.get(style.name, now))
+        # A single style is the model's only one, whatever another configuration calls it.
+        name = style.name if len(recorded) != 1 else next(iter(recorded))
+        then = str(recorded.get(name, now))
         if then != now:
             notes.append(
                 f"{style.image} is not the picture that {style.name!r} was trained with (SHA-256 "
                 f"{now[:12]}..., then {then[:12]}...), so N is about another loss"
             )
+    then_config = model.metadata.get("config")
+    if isinstance(then_config, Mapping):
+        given = config.to_dict()
+        for key in _LOSS_KEYS:
+            if key in then_config and then_config[key] != given[key]:
+                notes.append(
+                    f"{key} is {given[key]}, and the model was trained with {then_config[key]}, "
+                    "so N is about another loss"
+                )
     then = str(model.metadata.get("loss_model_sha256", weights_sha256))
     if then != weights_sha256:
         notes.append(
@@ -286,7 +312,7 @@ def measure_quality(
     pictures = load_style_pictures(measured)
     network = build_network(measured, "float32")
     objective = build_objective(measured, network, pictures)
-    notes = _check_provenance(model, styles, network.sha256)
+    notes = _check_provenance(model, config, styles, network.sha256)
     crops, skipped = _read_crops(photos, config.image_size)
 
     settings = _curve_settings(measured, network.sha256)

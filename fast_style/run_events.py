@@ -70,6 +70,8 @@ class TrainResult:
     Attributes:
       model: Path of the model file.
       steps: Steps done in all.
+      model_step: Step whose weights the model file holds: with `patience_checkpoints`, at the end
+        of a run, the one of the lowest held-out loss.
       first: Losses of this run's first step that was finite; empty if there was none.
       last: Losses averaged over its last 20 steps, those that were not finite left out.
       seconds: Time spent in the loop.
@@ -82,6 +84,7 @@ class TrainResult:
 
     model: Path
     steps: int
+    model_step: int
     first: Mapping[str, float]
     last: Mapping[str, float]
     seconds: float

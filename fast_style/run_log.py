@@ -18,6 +18,7 @@ from fast_style.terminal import say, turn_away
 
 _log = logging.getLogger(__name__)
 _OURS = logging.getLogger("fast_style")
+_PICTURES = logging.getLogger("fast_style.stylize")
 
 
 class JsonFormatter(logging.Formatter):
@@ -49,13 +50,27 @@ def _finite(value: Any) -> Any:
 
 
 class _Lines(logging.Handler):
-    """Writes records above a progress bar: to the error stream, or as JSON to the output."""
+    """Writes records above a progress bar: to the error stream, or as JSON to the output.
+
+    How large pictures are done is told too, but the same only once: a film has many frames.
+    """
 
     def __init__(self, as_json: bool) -> None:
-        super().__init__(logging.INFO if as_json else logging.WARNING)
+        super().__init__(logging.INFO)
         self._as_json = as_json
+        self._least = logging.INFO if as_json else logging.WARNING
+        self._told: set[str] = set()
         if as_json:
             self.setFormatter(JsonFormatter())
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= self._least:
+            return True
+        message = record.getMessage()
+        if record.name != _PICTURES.name or message in self._told:
+            return False
+        self._told.add(message)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if self._as_json else sys.stderr
@@ -72,18 +87,20 @@ def log_messages(*, as_json: bool) -> Iterator[None]:
 
     Args:
       as_json: Every event from level INFO on goes to the standard output, a JSON object a line;
-        otherwise warnings go to the error stream, as lines.
+        otherwise warnings, and how large pictures are done, go to the error stream, as lines.
     """
     handler = _Lines(as_json)
     root = logging.getLogger()
-    before = _OURS.level
+    before = _OURS.level, _PICTURES.level
     root.addHandler(handler)
-    _OURS.setLevel(handler.level)
+    _OURS.setLevel(logging.INFO if as_json else logging.WARNING)
+    _PICTURES.setLevel(logging.INFO)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        _OURS.setLevel(before)
+        _OURS.setLevel(before[0])
+        _PICTURES.setLevel(before[1])
 
 
 def report_error(error: FastStyleError, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -211,14 +212,14 @@ class Stylizer:
         """Writes the net's output."""
         height, width = photos[0].shape[:2]
         side = max(height, width)
-        if isinstance(tile, int) and tile < side:
-            self._exact(photos, targets, mix, tile)
+        if isinstance(tile, Integral) and int(tile) < side:
+            self._exact(photos, targets, mix, int(tile))
             return
         fast_side = tile[1] if isinstance(tile, tuple) else FAST_TILE
         if (tile == "fast" or isinstance(tile, tuple)) and fast_side < side:
             self._fast(photos, targets, mix, fast_side)
             return
-        if tile == "auto" and not fits_whole(height, width):
+        if tile == "auto" and not fits_whole(height, width, channels=self.model.width):
             self._exact(photos, targets, mix, _AUTO_TILE)
             return
         try:

@@ -42,6 +42,7 @@ from fast_style.hardware import describe_device, resolve_precision
 from fast_style.health import Guard, TakenStep
 from fast_style.jobs import GENERATED_FOLDER
 from fast_style.objective import Objective
+from fast_style.provenance import names_sha256
 from fast_style.run_events import (
     LoggingObserver,
     RunHeader,
@@ -160,7 +161,7 @@ def train(
                 gradient_clip=config.gradient_clip,
             ),
             held_out=_HeldOut(state, objective, config, precision, validation),
-            record=ValidationRecord.read(folder, config.val_dataset, start_step),
+            record=ValidationRecord.read(folder, _identity(config, held_out), start_step),
         )
         try:
             with stop.deferred():
@@ -193,6 +194,13 @@ def _target_names(config: RunConfig) -> list[str]:
     # Styles of one net share its name, so that two such nets do not share pictures.
     prefix = "" if config.styles is None else f"{config.naming}_"
     return [f"{prefix}{style.name}" for style in config.style_specs]
+
+
+def _identity(config: RunConfig, held_out: tuple[Path, ...]) -> str | None:
+    """Says which held-out photos there are; none without any."""
+    if config.val_dataset is None:
+        return None
+    return f"{len(held_out)} photos, {names_sha256(held_out, Path(config.val_dataset))}"
 
 
 class _HeldOut:
@@ -302,13 +310,18 @@ class _Run:
             self._save(validate=False)
         elif self.step and not (config.run_folder / MODEL_FILE).is_file():
             self.writer.save_model(self.state, self.step)
+        model_step = self.step
         best = self.record.best_step
-        if self.converged and best is not None and best != self.step:
-            total = {tags.TOTAL: self.record.totals[best]}
-            self.writer.save_best_model(self.state, best, total)
+        at_its_end = self.converged or (not interrupted and self.step >= self.steps)
+        if config.patience_checkpoints is not None and at_its_end and best is not None:
+            model_step = best
+            if best != self.step:
+                total = {tags.TOTAL: self.record.totals[best]}
+                self.writer.save_best_model(self.state, best, total)
         return TrainResult(
             model=config.run_folder / MODEL_FILE,
             steps=self.step,
+            model_step=model_step,
             first=self.first,
             last=_mean([taken.values for taken in self.last if taken.finite]),
             seconds=time.perf_counter() - began,

@@ -18,24 +18,24 @@ class ValidationRecord:
     """The held-out total loss of each scored checkpoint; kept as `validation.json` in the run.
 
     Attributes:
-      val_dataset: The photos that were scored; totals over others do not compare.
+      photos: Which photos were scored, in any words; totals over others do not compare.
       totals: {step: mean total loss}.
     """
 
-    val_dataset: str | None
+    photos: str | None
     totals: dict[int, float] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: Path, val_dataset: str | None, last_step: int) -> ValidationRecord:
+    def read(cls, folder: Path, photos: str | None, last_step: int) -> ValidationRecord:
         """Reads what is known of these photos up to a step; nothing if there is no such file."""
         try:
             found = json.loads((folder / VALIDATION_FILE).read_text(encoding="utf-8"))
-            if found["val_dataset"] != val_dataset:
-                return cls(val_dataset)
+            if found["photos"] != photos:
+                return cls(photos)
             totals = {int(step): float(total) for step, total in found["totals"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return cls(val_dataset)  # It is a record; a run can start a new one.
-        return cls(val_dataset, {s: total for s, total in totals.items() if s <= last_step})
+            return cls(photos)  # It is a record; a run can start a new one.
+        return cls(photos, {s: total for s, total in totals.items() if s <= last_step})
 
     def add(self, step: int, total: float) -> None:
         """Takes note of a checkpoint's score; what is not a number is the worst there is."""

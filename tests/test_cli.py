@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import re
 import shlex
@@ -359,7 +360,7 @@ def test_an_output_of_unknown_format_is_refused_before_a_picture_is_computed(
 
     monkeypatch.setattr(fast_style.Stylizer, "stylize", no_work)
     tiny.save_picture(workplace / "dog.jpg", 20, 24, 1)
-    assert evaluate(trained, "--image", "dog.jpg", "-o", "styled.xyz") == 1
+    assert evaluate(trained, "--image", "dog.jpg", "-o", "styled.xyz") == 2
     assert "styled.xyz: pictures are not written as" in capsys.readouterr().err
 
 
@@ -448,6 +449,19 @@ def test_eval_says_that_only_the_first_frame_is_stylized(
     said = capsys.readouterr()
     assert said.out == "generated/moving_tiny.png\n"
     assert said.err == "note: moving.gif: only the first of its 3 frames is stylized\n"
+
+
+def test_eval_says_once_how_large_pictures_are_done(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        tiny.save_picture(workplace / name, 60, 70, 0)
+    assert evaluate(trained, "--image", "a.png", "b.png", "--tile", "fast:32", "-o", "out") == 0
+    said = capsys.readouterr().err
+    assert said.count("70x60: fast tiles of 32 px, with the statistics of a thumbnail") == 1
+    assert evaluate(trained, "--image", "a.png", "--max-size", "40", "-o", "small.png") == 0
+    assert "scaled down to 40x34 for max_size" in capsys.readouterr().err
+    assert logging.getLogger("fast_style.stylize").level == logging.NOTSET
 
 
 @pytest.mark.parametrize("quality", ["0", "101", "high"])
@@ -846,13 +860,13 @@ MISTAKES = [
     Mistake(
         "output of an unknown format",
         evaluation(options=("-o", "styled.xyz")),
-        1,
+        2,
         ("styled.xyz: pictures are not written as .xyz", ".png"),
     ),
     Mistake(
         "output in place of the picture",
         evaluation(options=("-o", "photo.jpg")),
-        1,
+        2,
         ("photo.jpg: would replace a source picture; choose another output with -o",),
     ),
     Mistake(

@@ -206,6 +206,8 @@ def test_pictures_are_whole_only_in_half_of_what_is_free(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * needed)
     assert memory.fits_whole(1000, 1000)
     assert not memory.fits_whole(1000, 1001)
+    assert not memory.fits_whole(1000, 1000, channels=1.1)
+    assert memory.fits_whole(1000, 1000, channels=0.5)
     monkeypatch.setattr(memory, "available_memory", lambda: 10**15)
     assert not memory.fits_whole(10_000, 10_000)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fast_style import images, opening
-from fast_style.errors import FastStyleError, ImageError
+from fast_style.errors import FastStyleError, ImageError, UsageError
 from fast_style.images import (
     OUTPUT_SUFFIXES,
     check_output,
@@ -424,7 +424,7 @@ def test_jpeg_keeps_full_colour_resolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.jpg.txt"])
 def test_unknown_endings_list_the_choices(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ImageError, match=r"end the name in one of \.jpg, \.jpeg, \.png, \.webp,"):
+    with pytest.raises(UsageError, match=r"end the name in one of \.jpg, \.jpeg, \.png, \.webp,"):
         write_image(tmp_path / name, noise())
     assert not list(tmp_path.iterdir())
 
@@ -460,7 +460,7 @@ def test_unwritable_places_are_one_sentence(tmp_path: Path) -> None:
             refuse(tmp_path / "file" / "a.png")
         with pytest.raises(FastStyleError, match=r"a\.png: this is a folder; name a file in it"):
             refuse(tmp_path / "a.png")
-        with pytest.raises(ImageError, match=r"not written as a name without an ending; end the"):
+        with pytest.raises(UsageError, match=r"not written as a name without an ending; end the"):
             refuse(tmp_path / "a")
     with pytest.raises(FastStyleError, match=r"cannot write this file \(File name too long\)"):
         write_image(tmp_path / f"{'a' * 300}.png", noise())

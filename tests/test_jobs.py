@@ -162,6 +162,12 @@ def test_several_pictures_do_not_go_into_a_name_of_one() -> None:
         plan("a.jpg", "b.jpg", output="one.png")
 
 
+def test_several_films_do_not_go_into_a_name_of_one() -> None:
+    touch("a.mp4", "b.mp4")
+    with pytest.raises(FastStyleError, match="c.mp4: names one file, but there are 2 to write"):
+        plan("a.mp4", "b.mp4", output="c.mp4")
+
+
 # Formats
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -381,6 +382,7 @@ def test_a_photo_too_narrow_to_be_optimized_is_one_sentence() -> None:
         ("width", 1.0, (90, 60)),
         ("stretch", 1.0, (48, 60)),
         ("long_side", 0.25, (48, 32)),
+        ("stretch", 0.25, (32, 32)),
     ],
 )
 def test_style_pictures_are_fitted_as_asked(fit: str, scale: float, expected) -> None:
@@ -571,6 +573,38 @@ def test_an_interruption_writes_the_picture_so_far(world: tiny.World, tmp_path: 
     assert result.interrupted and result.steps == 2
     # Stopped at the coarse size, written at the one asked for.
     assert np.asarray(Image.open(tmp_path / "out.png")).shape == (74, 96, 3)
+
+
+def test_an_interruption_before_the_first_step_leaves_the_output_as_it_was(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fast_style.optimize.make_evaluation", stop)
+    out = tmp_path / "out.png"
+    out.write_bytes(b"earlier")
+    with pytest.raises(KeyboardInterrupt):
+        optimize(small_config(world), photo_of(world), [world.style], out)
+    assert out.read_bytes() == b"earlier"
+
+
+def test_the_losses_told_are_those_of_the_picture_kept(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = []
+
+    def with_a_rejected_trial(loss_and_gradient: Any, start: Any, **options: Any) -> Any:
+        evaluated.append(loss_and_gradient(start)[0])
+        options["on_iteration"](1, evaluated[0], start)
+        evaluated.append(loss_and_gradient(start + 50.0)[0])  # Worse, so L-BFGS returns the first.
+        return SimpleNamespace(stopped="")
+
+    monkeypatch.setattr("fast_style.optimize.lbfgs.minimize", with_a_rejected_trial)
+    config = small_config(world, optimizer="lbfgs", scales=1)
+    result = optimize(config, photo_of(world), [world.style], tmp_path / "out.png")
+    assert evaluated[0] != evaluated[1]
+    assert result.last[tags.TOTAL] == evaluated[0]
 
 
 def test_a_diverging_run_stops_with_one_sentence(world: tiny.World, tmp_path: Path) -> None:

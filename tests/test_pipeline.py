@@ -171,7 +171,7 @@ def test_a_net_that_fails_on_one_picture_of_a_batch_does_the_others(tmp_path: Pa
     outcomes = list(run_jobs(jobs, net, ahead=4))
     failed = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
     assert len(failed) == 1
-    assert "03.png: too little memory to stylize this picture; make it smaller" in failed[0]
+    assert "03.png: too little memory to stylize it; make it smaller" in failed[0]
 
 
 def test_an_unforeseen_failure_of_one_picture_is_told_as_a_bug(tmp_path: Path) -> None:

@@ -165,3 +165,30 @@ def test_a_run_reads_prepared_photos_and_refuses_those_too_small(
         find_run_photos(world.config(tmp_path, dataset=dataset, image_size=48))
     with pytest.raises(DataError, match="up to 32, and this run has 48"):
         find_run_photos(world.config(tmp_path, val_dataset=dataset, image_size=48))
+
+
+def test_photos_that_are_not_of_the_folder_are_refused(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "fast"
+    prepare_photos(photos, target, size=32)
+    (photos / "z.jpg").unlink()
+    with pytest.raises(
+        DataError, match=r"fast: holds 1 pictures that are not of .*photos, such as z"
+    ):
+        prepare_photos(photos, target, size=32)
+
+
+def test_what_a_killed_run_left_behind_is_removed(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "fast"
+    left_over = target / "a" / ".c.png.0a1b2c3d.partial.ppm"
+    left_over.parent.mkdir(parents=True)
+    left_over.write_bytes(b"P6 half")
+    assert prepare_photos(photos, target, size=32).photos == 5
+    assert not left_over.exists()
+
+
+def test_a_photo_too_thin_to_be_scaled_is_skipped_and_named(photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (4000, 1)).save(photos / "line.png")
+    result = prepare_photos(photos, tmp_path / "fast", size=160)
+    assert result.photos == 5
+    ((path, reason),) = result.skipped.items()
+    assert path.name == "line.png" and "too long and thin, 640000x160 px" in reason

@@ -476,6 +476,22 @@ def test_an_unreadable_photo_is_left_out_and_told(
         measure(model, [broken])
 
 
+def test_another_configuration_than_the_models_own_is_told(
+    world: tiny.World, model: Model, photos: list[Path], tmp_path: Path
+) -> None:
+    own = quality.model_config(model)
+    other = dataclasses.replace(
+        own, naming="another", style_image=str(world.other_style), style_weight=7.0
+    )
+    found = measure_quality(model, other, photos[:1], iterations=1)
+    assert len(found.notes) == 2
+    assert "other.png is not the picture that 'another' was trained with" in found.notes[0]
+    assert found.notes[1] == (
+        f"style_weight is 7.0, and the model was trained with {own.style_weight}, so N is about "
+        "another loss"
+    )
+
+
 def test_files_that_changed_since_the_training_are_told(
     world: tiny.World, model: Model, photos: list[Path], tmp_path: Path
 ) -> None:
@@ -686,8 +702,16 @@ def test_what_a_person_can_put_right_is_told_before_anything_is_computed(
         command("--model", str(model.source), "--photos", str(tmp_path / "empty"))
     with pytest.raises(FastStyleError, match="this is a folder; name the file"):
         command("--model", str(model.source), "--report", str(tmp_path))
-    with pytest.raises(FastStyleError, match=r"end the name in \.json"):
+    with pytest.raises(FastStyleError, match=r"--json .*a\.png: end the name in \.json"):
         command("--model", str(model.source), "--json", str(tmp_path / "a.png"))
+    with pytest.raises(FastStyleError, match=r"--report .*q\.json: end the name in \.html"):
+        command("--model", str(model.source), "--report", str(tmp_path / "q.json"))
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    tiny.save_picture(shots / "cat.png", 40, 40, 0)
+    with pytest.raises(FastStyleError, match=r"cat\.png: would replace a source picture"):
+        options = ["--photos", str(shots), "--json", str(shots / "cat.json")]
+        command("--model", str(model.source), *options)
     with pytest.raises(SystemExit):
         command("--model", str(model.source), "--limit", "0")
 

@@ -132,7 +132,7 @@ def test_without_an_observer_a_run_is_logged(
 
 
 def test_events_hold_what_json_can() -> None:
-    result = TrainResult(Path("m"), 3, {}, {"a": 1.0}, 2.0, 0.5, {Path("p.jpg"): "cut"}, (1, 2))
+    result = TrainResult(Path("m"), 3, 3, {}, {"a": 1.0}, 2.0, 0.5, {Path("p.jpg"): "cut"}, (1, 2))
     plain = plain_value(vars(result))
     assert json.loads(json.dumps(plain)) == plain
     assert (plain["model"], plain["skipped"], plain["skipped_steps"]) == (

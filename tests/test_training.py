@@ -249,6 +249,24 @@ def test_a_run_ends_when_held_out_losses_stop_improving(world: tiny.World, tmp_p
     assert (longer.steps, longer.converged) == (4, True)
 
 
+def test_other_photos_in_the_held_out_folder_start_another_record(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    held_out = tmp_path / "held_out"
+    shutil.copytree(world.held_out, held_out)
+    settings: Any = {
+        "learning_rate": 1e-30,
+        "checkpoint_every_steps": 1,
+        "patience_checkpoints": 2,
+        "val_dataset": str(held_out),
+    }
+    first, _ = run_tiny(world, tmp_path, steps=2, **settings)
+    assert not first.converged
+    tiny.save_picture(held_out / "another.jpg", 44, 36, 9)
+    second, _ = run_tiny(world, tmp_path, steps=3, **settings)
+    assert (second.steps, second.converged) == (3, False)  # One total so far.
+
+
 def test_an_interruption_does_not_count_against_patience(world: tiny.World, tmp_path: Path) -> None:
     settings: Any = {
         "learning_rate": 1e-30,
@@ -264,21 +282,24 @@ def test_an_interruption_does_not_count_against_patience(world: tiny.World, tmp_
     assert (whole.steps, whole.converged) == (6, True)  # Scored at 2 (the best), 4 and 6.
 
 
-def test_a_run_that_stopped_improving_leaves_its_best_model(
-    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("steps", [12, 3])
+def test_a_run_with_patience_leaves_its_best_model(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     totals = iter([3.0, 1.0, 2.0, 2.5])
     monkeypatch.setattr(training._HeldOut, "score", lambda *_: {tags.TOTAL: next(totals)})
     result, _ = run_tiny(
         world,
         tmp_path,
-        steps=12,
+        steps=steps,
         checkpoint_every_steps=1,
         keep_checkpoints=1,
         patience_checkpoints=2,
         val_dataset=str(world.held_out),
     )
-    assert (result.steps, result.converged) == (4, True)
+    # It ran out of patience after step 4, or came to its end before.
+    assert (result.steps, result.converged) == ((4, True) if steps == 12 else (3, False))
+    assert result.model_step == 2
     model = load_model(tmp_path / "models" / "tiny" / MODEL)
     assert model.metadata["steps"] == 2
     tensors = checkpoint(tmp_path, 2)  # Kept although only one checkpoint is to be.
