@@ -88,7 +88,7 @@ def export_model(
       formats: Any of `FORMATS`.
       precision: 'float32' or 'bfloat16', of the SavedModel.
       version: Of the SavedModel; none takes the first number above those that are there.
-      photo: uint8 [H, W, 3] to compare on; none takes a painted landscape.
+      photo: uint8 [H, W, 3] to compare on; none takes `parity.PHOTO`.
 
     Raises:
       FastStyleError: If a package is not installed, the version is taken, or a file cannot be
@@ -152,7 +152,7 @@ def _saved_model(
         write_saved_model(model, aside.path, name=name, precision=precision, card=card)
         size = sum(path.stat().st_size for path in aside.path.rglob("*") if path.is_file())
         tolerance = _FLOAT32 if precision == "float32" else _BFLOAT16
-        parity = check.measure(_saved_model_runner(aside.path), tolerance)
+        parity = check.measure(_saved_model_runner(aside.path), tolerance, precision=precision)
         aside.keep = parity.passed
     return Exported(kind="savedmodel", path=target, bytes=size, parity=parity)
 

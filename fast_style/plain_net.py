@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from fast_style.checkpoints import Model
-from fast_style.layers import fold_nearest_x2, fold_nearest_x2_windows, fold_nearest_x4_stride_2
+from fast_style.layers import fold_nearest_x2, fold_nearest_x4_stride_2
 from fast_style.stages import NetStages, Residual, Stage, net_stages
 from fast_style.transform_net import MIN_SIZE, RGB_MEANS
 
@@ -65,20 +65,19 @@ def _stage(
     """Computes a stage that reads and gives the plain form."""
     kernel = tf.constant(model.weights[stage.weight])
     # The 9x9 kernel at the end stays as it is: its phases take five times the space in the file.
-    folded = kernel
-    if stage.fold is fold_nearest_x2:  # Fewer multiplications, and smaller, than what tiles use.
-        folded = fold_nearest_x2_windows(kernel)
-    elif stage.fold is fold_nearest_x4_stride_2:
-        folded = fold_nearest_x4_stride_2(kernel)
+    enlarges = stage.fold is fold_nearest_x4_stride_2
+    if enlarges:
+        kernel = fold_nearest_x4_stride_2(kernel)
+    elif stage.fold is fold_nearest_x2:
+        # Not folded: once the phases of a folded kernel are rounded to 16 or 8 bits, they no longer
+        # add up to the same, and flat parts come out as a checkerboard that the norms enlarge.
+        x = tf.image.resize(x, 2 * tf.shape(x)[1:3], "nearest")
     if stage.low or stage.high:
         sides = [[0, 0], [stage.low, stage.high], [stage.low, stage.high], [0, 0]]
         x = tf.pad(x, sides, "REFLECT" if stage.mirror == "reflect" else "SYMMETRIC")
-    enlarges = folded is not kernel
-    x = tf.nn.conv2d(x, folded, stage.stride if stage.reads == "plain" else 1, "VALID")
+    x = tf.nn.conv2d(x, kernel, stage.stride if stage.reads == "plain" else 1, "VALID")
     if enlarges:
         x = tf.nn.depth_to_space(x, 2)
-    if stage.fold is fold_nearest_x2:
-        x = x[:, 1:-1, 1:-1]  # The windows begin one pixel outside.
 
     def of_styles(name: str) -> tf.Tensor:
         value = model.weights[f"{stage.prefix}/{name}"]

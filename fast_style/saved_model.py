@@ -1,6 +1,7 @@
 """A SavedModel for TensorFlow Serving: the net behind signatures for arrays and for files.
 
-Signatures have no optional inputs, so what is optional has signatures of its own:
+TensorFlow Serving's REST API and loaded signatures ask for every input of a signature, so the
+options have signatures of their own:
 
 | signature | inputs | output |
 |---|---|---|
@@ -10,8 +11,9 @@ Signatures have no optional inputs, so what is optional has signatures of its ow
 | `serving_options` | `images` uint8 and the options | `stylized` |
 | `image_bytes_options` | `image_bytes` and the options | `stylized_bytes` |
 
-The options are `style_weights` float32 [N, S], `strength` float32 [N], `preserve_color` bool [N].
-Without them: the first style, in full, with its colours.
+The options are `style_weights` float32 [N, S], `strength` float32 [N], `preserve_color` bool [N];
+one row serves all pictures. Without them: the first style, in full, with its colours. These are
+also the defaults that the signatures declare, for clients that may leave inputs out (gRPC).
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def _signatures(model: Model, precision: str) -> dict[str, Any]:
     """Returns the compiled signatures by name."""
     run = make_stylize_function(model, precision, tf.float32, batch_size=1)
     styles = len(model.style_names)
-    first_style = tf.one_hot(0, styles)
+    first_style, full, colours = tf.one_hot([0], styles), tf.constant([1.0]), tf.constant([False])
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -89,16 +91,16 @@ def _signatures(model: Model, precision: str) -> dict[str, Any]:
         tf.TensorSpec([None], tf.bool, name="preserve_color"),
     ]
 
-    def styled(photo: tf.Tensor, mix: tf.Tensor = first_style) -> tf.Tensor:
+    def styled(photo: tf.Tensor, mix: tf.Tensor = first_style[0]) -> tf.Tensor:
         """float32 [H, W, 3] to the same, in full."""
         return run(photo[None], mix[None])[0]
 
     def optional(
         photo: tf.Tensor, mix: tf.Tensor, strength: tf.Tensor, preserve_color: tf.Tensor
     ) -> tf.Tensor:
-        full = styled(photo, mix)
-        full = tf.cond(preserve_color, lambda: recoloured(full, photo), lambda: full)
-        return weakened(full, photo, strength)
+        picture = styled(photo, mix)
+        picture = tf.cond(preserve_color, lambda: recoloured(picture, photo), lambda: picture)
+        return weakened(picture, photo, strength)
 
     def signature(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
         return tf.function(input_signature=specs, autograph=False)
@@ -117,7 +119,10 @@ def _signatures(model: Model, precision: str) -> dict[str, Any]:
 
     @signature(images, *options)
     def serving_options(
-        images: tf.Tensor, style_weights: tf.Tensor, strength: tf.Tensor, preserve_color: tf.Tensor
+        images: tf.Tensor,
+        style_weights: tf.Tensor = first_style,
+        strength: tf.Tensor = full,
+        preserve_color: tf.Tensor = colours,
     ) -> dict[str, tf.Tensor]:
         given = (style_weights, strength, preserve_color)
         return {"stylized": _of_arrays(_in_levels(optional), images, *given)}
@@ -125,9 +130,9 @@ def _signatures(model: Model, precision: str) -> dict[str, Any]:
     @signature(files, *options)
     def image_bytes_options(
         image_bytes: tf.Tensor,
-        style_weights: tf.Tensor,
-        strength: tf.Tensor,
-        preserve_color: tf.Tensor,
+        style_weights: tf.Tensor = first_style,
+        strength: tf.Tensor = full,
+        preserve_color: tf.Tensor = colours,
     ) -> dict[str, tf.Tensor]:
         given = (style_weights, strength, preserve_color)
         return {"stylized_bytes": _of_files(_in_levels(optional), image_bytes, *given)}
@@ -151,7 +156,7 @@ def _of_arrays(
     """Maps an operation over the pictures of a batch, one after another."""
     result = tf.map_fn(
         lambda one: operation(*one),
-        (images, *options),
+        (images, *_for_each(images, options)),
         fn_output_signature=tf.TensorSpec([None, None, 3], images.dtype),
         parallel_iterations=1,  # One picture keeps all cores busy, and memory is that of one.
     )
@@ -178,7 +183,14 @@ def _of_files(
             lambda: tf.io.encode_png(result),
         )
 
-    return tf.map_fn(one, (files, *options), fn_output_signature=tf.string, parallel_iterations=1)
+    given = (files, *_for_each(files, options))
+    return tf.map_fn(one, given, fn_output_signature=tf.string, parallel_iterations=1)
+
+
+def _for_each(pictures: tf.Tensor, options: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
+    """Repeats options of one row for every picture."""
+    count = tf.shape(pictures)[:1]
+    return [tf.broadcast_to(o, tf.concat([count, tf.shape(o)[1:]], 0)) for o in options]
 
 
 def _over_white(picture: tf.Tensor) -> tf.Tensor:

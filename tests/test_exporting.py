@@ -17,6 +17,8 @@ import tensorflow as tf
 import tiny
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from fast_style import exporting, parity
 from fast_style.checkpoints import MODEL_FILE, Model, load_model, save_checkpoint, save_model
@@ -31,7 +33,8 @@ MIXES = [[0.0, 1.0, 0.0], [0.2, 0.5, 0.3]]
 MODELS = {"one": ("float32", nets.johnson), "three": ("bfloat16", lambda: nets.johnson(3))}
 
 # What a server does with an export: TensorFlow and the folder, nothing of ours. The JSON is what
-# TensorFlow Serving would get: {"b64": ...} is bytes, and each row of the batch an instance.
+# TensorFlow Serving would get: {"b64": ...} is bytes, and each row of the batch an instance, which
+# names its inputs or is the only one. A column of an option may be given for all rows.
 CLIENT = """
 import base64, json, sys
 import numpy as np
@@ -49,10 +52,15 @@ answers = {}
 for number, (name, body) in enumerate(json.load(open(f"{root}/asked.json"))):
     run = loaded[name].signatures[body["signature_name"]]
     kinds = {key: spec.dtype for key, spec in run.structured_input_signature[1].items()}
-    inputs = {
-        key: tf.constant([value(row[key]) for row in body["instances"]], kind)
-        for key, kind in kinds.items()
-    }
+    if "inputs" in body:
+        columns = {key: [value(entry) for entry in body["inputs"][key]] for key in kinds}
+    else:
+        rows = [
+            row if isinstance(row, dict) and "b64" not in row else dict.fromkeys(kinds, row)
+            for row in body["instances"]
+        ]
+        columns = {key: [value(row[key]) for row in rows] for key in kinds}
+    inputs = {key: tf.constant(columns[key], kind) for key, kind in kinds.items()}
     ((key, got),) = run(**inputs).items()
     rows = list(got.numpy())
     if key.endswith("_bytes"):
@@ -89,7 +97,6 @@ def small_checks() -> Any:
     """Compares on small pictures, which take no time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "SIZES", ((64, 48), (33, 17)))
-        patch.setattr(parity, "_OTHER_SIZE", (31, 40))
         yield
 
 
@@ -103,12 +110,12 @@ class Served:
     Attributes:
       folder: Holds `one` (float32, one style) and `three` (bfloat16, three styles).
       stylizers: The models that were exported.
-      ask: (model, signature, rows) -> what each row was answered.
+      ask: (model, signature, rows or columns) -> what each picture was answered.
     """
 
     folder: Path
     stylizers: dict[str, Stylizer]
-    ask: Callable[[str, str, list[dict[str, Any]]], list[np.ndarray]]
+    ask: Callable[[str, str, Any], list[np.ndarray]]
 
 
 def b64(content: bytes) -> dict[str, str]:
@@ -126,7 +133,7 @@ FILES = [
     packed(RGBA, "PNG"),
     packed(picture(30, 30, 2)[..., 0], "JPEG"),
 ]
-CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
+CASES: dict[str, tuple[str, str, Any]] = {
     **{
         f"{name} {height}x{width}": (
             name,
@@ -139,6 +146,8 @@ CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
     "batch": ("one", "serving_default", [{"images": picture(17, 23, i).tolist()} for i in (0, 1)]),
     "floats": ("one", "float_images", [{"images": (picture(17, 23) / 1.0).tolist()}]),
     "files": ("one", "image_bytes", [{"image_bytes": b64(file)} for file in FILES]),
+    "files, plainly": ("one", "image_bytes", [b64(FILES[1])]),
+    "arrays, plainly": ("one", "serving_default", [picture(17, 23).tolist()]),
     "options": (
         "three",
         "serving_options",
@@ -153,6 +162,16 @@ CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
         "three",
         "image_bytes_options",
         [{"image_bytes": b64(FILES[1]), **options(MIXES[0], 0.5, True)}],
+    ),
+    "one option for all": (
+        "three",
+        "serving_options",
+        {
+            "images": [picture(17, 23, seed).tolist() for seed in (0, 1)],
+            "style_weights": [MIXES[0]],
+            "strength": [0.4],
+            "preserve_color": [True],
+        },
     ),
 }
 
@@ -169,8 +188,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         assert file.path == folder / name / "1"
         assert file.parity.passed
     asked = [
-        (name, {"signature_name": signature, "instances": rows})
-        for name, signature, rows in CASES.values()
+        (
+            name,
+            {
+                "signature_name": signature,
+                "inputs" if isinstance(given, dict) else "instances": given,
+            },
+        )
+        for name, signature, given in CASES.values()
     ]
     (folder / "asked.json").write_text(json.dumps(asked))
     client = [sys.executable, "-c", CLIENT, str(folder)]
@@ -179,9 +204,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     with np.load(folder / "answers.npz") as answers:
         found = dict(answers)
 
-    def ask(name: str, signature: str, rows: list[dict[str, Any]]) -> list[np.ndarray]:
-        number = list(CASES.values()).index((name, signature, rows))
-        return [found[f"{number} {row}"] for row in range(len(rows))]
+    def ask(name: str, signature: str, given: Any) -> list[np.ndarray]:
+        number = list(CASES.values()).index((name, signature, given))
+        count = len(given["images"]) if isinstance(given, dict) else len(given)
+        return [found[f"{number} {row}"] for row in range(count)]
 
     return Served(folder, stylizers, ask)
 
@@ -244,6 +270,31 @@ def test_files_take_options_too(served: Served) -> None:
     assert levels_apart(unpacked(got), expected) <= 2
 
 
+def test_an_instance_need_not_name_the_only_input(served: Served) -> None:
+    (named, *_) = served.ask(*CASES["one 17x23"])
+    np.testing.assert_array_equal(served.ask(*CASES["arrays, plainly"])[0], named)
+    np.testing.assert_array_equal(
+        served.ask(*CASES["files, plainly"])[0], served.ask(*CASES["files"])[1]
+    )
+
+
+def test_an_option_of_one_row_serves_all_pictures(served: Served) -> None:
+    for seed, got in enumerate(served.ask(*CASES["one option for all"])):
+        expected = served.stylizers["three"].stylize(
+            picture(17, 23, seed), style_weights=MIXES[0], strength=0.4, preserve_color=True
+        )
+        assert levels_apart(got, expected) <= 2
+
+
+def test_options_declare_the_first_style_in_full_as_their_defaults(served: Served) -> None:
+    content = (served.folder / "three" / "1" / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    for name, signature in graph.signature_def.items():
+        found = {key: tf.make_ndarray(value).tolist() for key, value in signature.defaults.items()}
+        expected = {"style_weights": [[1, 0, 0]], "strength": [1], "preserve_color": [False]}
+        assert found == (expected if name.endswith("_options") else {})
+
+
 def test_signatures_and_their_inputs_can_be_read_off(served: Served) -> None:
     signatures = tf.saved_model.load(str(served.folder / "three" / "1")).signatures
     given = {"style_weights": (None, 3), "strength": (None,), "preserve_color": (None,)}
@@ -271,7 +322,8 @@ def test_a_saved_model_holds_the_net_once_and_nothing_else(served: Served, name:
 
 def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served: Served) -> None:
     path = served.folder / "three" / "1" / "assets.extra" / "tf_serving_warmup_requests"
-    logs = [prediction_log(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    logs = [prediction_log(bytes(record)) for record in records]
     requests = [log.predict_log.request for log in logs]
     assert [request.model_spec.name for request in requests] == ["three", "three"]
     arrays, files = requests
@@ -281,7 +333,7 @@ def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served:
     for request, key in ((arrays, "images"), (files, "image_bytes")):
         (entry,) = request.inputs
         assert entry.key == key
-        tensor = tf.make_ndarray(tf.compat.v1.TensorProto.FromString(entry.value))
+        tensor = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value))
         if key == "images":
             assert (tensor.shape, tensor.dtype) == ((1, 256, 256, 3), np.uint8)
         else:
@@ -368,7 +420,7 @@ def test_every_format_is_written_compared_and_told_how_it_was_made(tmp_path: Pat
         if written.path.is_file():
             assert file["bytes"] == written.path.stat().st_size
         assert [(p["picture"], p["height"], p["width"]) for p in file["pictures"]] == [
-            *(("photo", 64, 48), ("photo", 33, 17), ("grey", 31, 40), ("noise", 31, 40))
+            (name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES
         ]
     card = json.loads((tmp_path / "a.card.json").read_text())
     assert card["arch"] == "johnson"
@@ -396,7 +448,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def __init__(self, *_: Any) -> None:
             pass
 
-        def measure(self, run: object, tolerance: parity.Tolerance) -> parity.Parity:
+        def measure(
+            self, run: object, tolerance: parity.Tolerance, *, precision: str
+        ) -> parity.Parity:
             found = parity.Difference(
                 picture="photo", height=1, width=1, max=state["apart"], mean=0.0, psnr=20.0
             )
