@@ -152,12 +152,13 @@ def _saved_model(
         write_saved_model(model, aside.path, name=name, precision=precision, card=card)
         size = sum(path.stat().st_size for path in aside.path.rglob("*") if path.is_file())
         tolerance = _FLOAT32 if precision == "float32" else _BFLOAT16
-        parity = check.measure(_saved_model_runner(aside.path), tolerance, precision=precision)
+        parity = check.measure(saved_model_runner(aside.path), tolerance, precision=precision)
         aside.keep = parity.passed
     return Exported(kind="savedmodel", path=target, bytes=size, parity=parity)
 
 
-def _saved_model_runner(folder: Path) -> Run:
+def saved_model_runner(folder: Path) -> Run:
+    """Loads a SavedModel, and returns its `serving_default` for one picture."""
     loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures["serving_default"]
 

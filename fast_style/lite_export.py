@@ -68,18 +68,19 @@ def lite_function(model: Model) -> Any:
     return one_style if styles == 1 else several_styles
 
 
-def tflite_runner(path: Path, styles: int) -> Run:
+def tflite_runner(path: Path, styles: int, *, threads: int | None = None) -> Run:
     """Loads a TFLite file into LiteRT.
 
     Args:
       path: The file.
       styles: How many styles the model has; the first is taken.
+      threads: To compute with; none takes all cores.
 
     Raises:
       FastStyleError: If `ai-edge-litert` is not installed.
     """
     interpreter_of = import_litert().Interpreter
-    interpreter = interpreter_of(str(path), num_threads=os.cpu_count())
+    interpreter = interpreter_of(str(path), num_threads=threads or os.cpu_count())
     inputs = {entry["name"].split(":")[0]: entry for entry in interpreter.get_input_details()}
     images = next(entry for entry in inputs.values() if entry["dtype"] == np.uint8)
     others = [entry for entry in inputs.values() if entry is not images]

@@ -94,18 +94,21 @@ def write_onnx(model: Model, path: Path, *, card: dict[str, Any]) -> None:
     path.write_bytes(made.SerializeToString())
 
 
-def onnx_runner(path: Path, styles: int) -> Run:
+def onnx_runner(path: Path, styles: int, *, threads: int | None = None) -> Run:
     """Loads an ONNX file into ONNX Runtime.
 
     Args:
       path: The file.
       styles: How many styles the model has; the first is taken.
+      threads: To compute with; none takes all cores.
 
     Raises:
       FastStyleError: If `onnxruntime` is not installed.
     """
     onnxruntime = import_onnxruntime()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads or 0  # 0 is all.
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     mix = {"style_weights": np.eye(1, styles, dtype=np.float32)} if styles > 1 else {}
 
     def run(picture: np.ndarray) -> np.ndarray:

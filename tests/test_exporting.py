@@ -458,7 +458,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(exporting, "write_saved_model", write)
     monkeypatch.setattr(exporting, "ParityCheck", Check)
-    monkeypatch.setattr(exporting, "_saved_model_runner", lambda folder: None)
+    monkeypatch.setattr(exporting, "saved_model_runner", lambda folder: None)
     return state
 
 
