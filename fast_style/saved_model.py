@@ -179,7 +179,8 @@ def _of_files(
         result = operation(tf.ensure_shape(photo, [None, None, 3]), *rest)
         return tf.cond(
             is_jpeg,
-            lambda: tf.io.encode_jpeg(result, quality=JPEG_QUALITY),
+            # As `images` writes them: halving the resolution of saturated colours shows.
+            lambda: tf.io.encode_jpeg(result, quality=JPEG_QUALITY, chroma_downsampling=False),
             lambda: tf.io.encode_png(result),
         )
 
