@@ -10,16 +10,14 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import shlex
 import sys
-import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from fast_style.cli_distill import add_distill_arguments, run_distill
+from fast_style.cli_export import add_export_arguments, run_export
 from fast_style.cli_film import add_flicker_arguments, run_films, run_flicker
 from fast_style.cli_optimize import (
     add_optimize_arguments,
@@ -51,7 +49,6 @@ from fast_style.terminal import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from fast_style.checkpoints import Model
     from fast_style.pipeline import Outcome
 
 
@@ -225,63 +222,6 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
     return 1 if failures else 0
 
 
-# --- export --------------------------------------------------------------------------------------
-
-
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-m",
-        "--model",
-        "--model_file",
-        required=True,
-        metavar="PATH",
-        help="a run's folder, a .safetensors file, or a checkpoint",
-    )
-    parser.add_argument("-n", "--model_name", metavar="NAME", help="name of the exported model")
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", help="where to write (default: exported/NAME)"
-    )
-    precision_argument(parser)
-
-
-def _export(options: argparse.Namespace) -> int:
-    import_tensorflow()
-    from fast_style.checkpoints import load_model
-    from fast_style.exporting import export_saved_model
-    from fast_style.hardware import resolve_precision
-
-    model = load_model(options.model)
-    name = options.model_name or model.label
-    precision = resolve_precision(options.precision)
-    folder = export_saved_model(
-        model, options.output or Path("exported") / name, precision=precision
-    )
-    print(f"wrote {folder} ({precision}; uint8 images [N, H, W, 3] of any size in and out)")
-    if precision == "bfloat16":
-        print("for machines without fast bfloat16, export with --precision float32")
-    print(_export_use(model, folder, name))
-    return 0
-
-
-def _export_use(model: Model, folder: Path, name: str) -> str:
-    """Returns how to load and to serve an export, as lines that can be pasted."""
-    weights, body = "", '"instances": [<H x W x 3 numbers 0..255>]'
-    if (styles := len(model.style_names)) > 1:
-        first = [1.0] + [0.0] * (styles - 1)
-        weights = f", style_weights=tf.constant([{first}])"
-        # By columns: the numbers of a row would have to be named each time.
-        body = f'"inputs": {{"images": [<H x W x 3 numbers 0..255>], "style_weights": [{first}]}}'
-    volume = shlex.quote(f"{folder.resolve()}:/models/{name}/1")
-    return (
-        f"load:   run = tf.saved_model.load({str(folder)!r}).signatures['serving_default']\n"
-        f"        stylized = run(images=tf.constant(batch){weights})['stylized']\n"
-        f"serve:  docker run -p 8501:8501 -v {volume} -e {shlex.quote(f'MODEL_NAME={name}')} "
-        "tensorflow/serving\n"
-        f"        then POST {{{body}}} to "
-        f"http://localhost:8501/v1/models/{urllib.parse.quote(name)}:predict"
-    )
-
-
 # --- fetch ---------------------------------------------------------------------------------------
 
 
@@ -333,7 +273,11 @@ _COMMANDS = {
         run_train,
     ),
     "eval": ("Stylize pictures and films with a trained model.", _eval_arguments, _eval),
-    "export": ("Write a trained model as a SavedModel.", _export_arguments, _export),
+    "export": (
+        "Write a trained model for other runtimes, and prove that it gives the same pictures.",
+        add_export_arguments,
+        run_export,
+    ),
     "optimize": (
         "Stylize one picture by optimizing its pixels: slow, for any style.",
         add_optimize_arguments,

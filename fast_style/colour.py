@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Of R'G'B', ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of R, G and B in brightness, of R'G'B', ITU-R BT.601."""
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
@@ -16,7 +17,7 @@ def luma(picture: np.ndarray) -> np.ndarray:
     Returns:
       [...] float32.
     """
-    return picture @ _LUMA
+    return picture @ LUMA
 
 
 def with_colours_of(picture: np.ndarray, photo: np.ndarray) -> np.ndarray:

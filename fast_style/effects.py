@@ -13,7 +13,8 @@ from fast_style.colour import luma, with_colours_of
 from fast_style.resample import Resampler, levels, pixels_like, resized, strips
 
 _DETAIL = 0.7  # With all of the photo's detail, grass and grain cover the strokes.
-_MAX_GAIN = 1.5
+MAX_GAIN = 1.5
+"""Of contrast, when a weakened style is brought back to its strength."""
 
 
 def weaken(styled: np.ndarray, photo: np.ndarray, strength: float) -> None:
@@ -65,7 +66,7 @@ def _contrast(
         + 2 * strength * (1 - strength) * shared
     )
     wanted = strength * math.sqrt(style) + (1 - strength) * math.sqrt(original)
-    gain = min(wanted / math.sqrt(mixed), _MAX_GAIN) if mixed > 1e-6 else 1.0
+    gain = min(wanted / math.sqrt(mixed), MAX_GAIN) if mixed > 1e-6 else 1.0
     mean = strength * means[0] + (1 - strength) * means[1] + 127.5
     return mean.astype(np.float32), np.float32(gain)
 

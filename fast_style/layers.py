@@ -356,14 +356,26 @@ def nearest_x2_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
       [N, 2H, 2W, D] in the type of `x`.
     """
+    return _spread_windows(conv(pad(x, 1, "symmetric"), fold_nearest_x2_windows(kernel)))
+
+
+def fold_nearest_x2_windows(kernel: tf.Tensor) -> tf.Tensor:
+    """Folds a 3x3 kernel behind nearest-neighbour x2 as `nearest_x2_conv` describes.
+
+    Args:
+      kernel: [3, 3, C, D].
+
+    Returns:
+      [2, 2, C, 4D], for a map padded by edge replication; its output is in the phase layout and
+      begins and ends one pixel outside the picture.
+    """
     rows = tf.stack(
         [
             tf.stack([kernel[0] + kernel[1], kernel[2]]),
             tf.stack([kernel[0], kernel[1] + kernel[2]]),
         ]
     )
-    folded = _fold_columns(rows, lambda a, b, c, z: ([a + b, c], [a, b + c]))
-    return _spread_windows(conv(pad(x, 1, "symmetric"), folded))
+    return _fold_columns(rows, lambda a, b, c, z: ([a + b, c], [a, b + c]))
 
 
 def _spread_windows(windows: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,9 +25,11 @@ from PIL import Image
 import fast_style
 from fast_style import exporting as exporting_module
 from fast_style import objective as tags
+from fast_style import parity as parity_module
 from fast_style import saving, train_state, training
 from fast_style.checkpoints import Model, load_model, save_model
 from fast_style.cli import main, script
+from fast_style.cli_export import _serving_use
 from fast_style.config import config_to_yaml, load_config
 from fast_style.images import write_image
 from fast_style.photo import read_photo
@@ -473,52 +477,63 @@ def test_eval_refuses_an_impossible_quality(
 # export.py
 
 
-def test_export_writes_a_saved_model_of_the_same_pixels_and_says_how_to_use_it(
+def test_export_writes_what_is_asked_for_and_says_how_to_use_it(
     trained: Trained,
     stylizer: fast_style.Stylizer,
     workplace: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert script("export", ["--model", str(trained.model), "--precision", "float32"]) == 0
+    monkeypatch.setattr(parity_module, "SIZES", ((33, 47), (21, 18)))
+    assert script("export", ["--model", str(trained.model), "-n", "tiny (b)"]) == 0
     out = capsys.readouterr().out
-    assert "wrote exported/tiny " in out
-    assert "tf.saved_model.load('exported/tiny').signatures['serving_default']" in out
-    assert f" -v {workplace}/exported/tiny:/models/tiny/1 -e MODEL_NAME=tiny tensorflow/se" in out
-    assert 'then POST {"instances": [<H x W x 3 numbers 0..255>]} to ' in out
-    run = tf.saved_model.load("exported/tiny").signatures["serving_default"]
-    for height, width in ((33, 47), (21, 18)):
-        picture = tiny.smooth_picture(height, width, 1)
-        exported = run(images=tf.constant(picture[None]))["stylized"][0].numpy()
-        assert exported.shape == (height, width, 3)
-        native = stylizer.stylize(picture)
-        assert np.abs(exported.astype(int) - native.astype(int)).max() <= 1
-    assert {path.name for path in (workplace / "exported").iterdir()} == {"tiny"}
+    assert "wrote exported/tiny (b)/1 (float32)" in out
+    assert re.search(r"^savedmodel +ok +[01] ", out, re.MULTILINE)
+    assert "tf.saved_model.load('exported/tiny (b)/1').signatures['serving_default']" in out
+    (serve,) = (line for line in out.splitlines() if line.startswith("serve:"))
+    words = shlex.split(serve)
+    assert words[words.index("-v") + 1] == f"{workplace}/exported/tiny (b):/models/tiny (b)"
+    assert words[words.index("-e") + 1] == "MODEL_NAME=tiny (b)"
+    assert "http://localhost:8501/v1/models/tiny%20%28b%29:predict" in out
+    assert {path.name for path in (workplace / "exported").iterdir()} == {
+        *("tiny (b)", "tiny (b).card.json", "tiny (b).parity.json")
+    }
 
 
-def test_export_prints_lines_that_can_be_pasted_whatever_the_names(
+def test_export_fails_when_a_format_gives_other_pictures(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        exporting_module, "export_saved_model", lambda model, folder, **_: Path(folder)
+    monkeypatch.setattr(parity_module, "SIZES", ((33, 47), (21, 18)))
+    monkeypatch.setattr(exporting_module, "write_saved_model", lambda *_, **__: None)
+    monkeypatch.setattr(exporting_module, "saved_model_runner", lambda _: np.zeros_like)
+    save_good_model(workplace / "model.safetensors")
+    assert script("export", ["--model", "model.safetensors", "-n", "bad"]) == 1
+    said = capsys.readouterr()
+    assert "FAILED" in said.out
+    assert "wrote exported/bad/1" not in said.out
+    assert "exported/bad/1: not kept, because it differs from the native net by up to" in said.err
+    assert not (workplace / "exported" / "bad").exists()
+
+
+def test_export_asks_of_the_served_files_as_its_curl_line_does(
+    workplace: Path,
+) -> None:
+    """The shell lines make the JSON of TensorFlow Serving, and a picture of its answer."""
+    model = tiny_model()
+    lines = _serving_use(model, Path("exported/a/1"), "a").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("ask:"))
+    ask = "\n".join(lines[start:]).removeprefix("ask:").replace("| curl", "| ./curl")
+    (workplace / "photo.jpg").write_bytes(b"\xff\xd8\xffphoto")
+    (workplace / "curl").write_text(
+        "#!/bin/sh\ncat > asked.json\n"
+        """echo '{"predictions": [{"b64": "'$(printf styled | base64)'"}]}'\n"""
     )
-    names = ("one", "two", "three")
-    weights = init_weights("johnson", styles=3, width=0.125)
-    save_model(workplace / "model.safetensors", Model("johnson", 0.125, names, weights))
-    out = workplace / "an export (1)"
-    arguments = ["--model", "model.safetensors", "-n", "three (b)", "-o", str(out)]
-    assert script("export", [*arguments, "--precision", "float32"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    (call,) = (line for line in lines if "run(images=" in line)
-    assert "style_weights=tf.constant([[1.0, 0.0, 0.0]]))['stylized']" in call
-    (serve,) = (line for line in lines if line.startswith("serve:"))
-    words = shlex.split(serve)
-    assert words[words.index("-v") + 1] == f"{out}:/models/three (b)/1"
-    assert words[words.index("-e") + 1] == "MODEL_NAME=three (b)"
-    (post,) = (line for line in lines if "POST" in line)
-    body, _, address = post.partition("POST ")[2].rpartition(" to ")
-    columns = json.loads(body.replace("<H x W x 3 numbers 0..255>", "0"))
-    assert columns == {"inputs": {"images": [0], "style_weights": [[1.0, 0.0, 0.0]]}}
-    assert address == "http://localhost:8501/v1/models/three%20%28b%29:predict"
+    (workplace / "curl").chmod(0o755)
+    subprocess.run(["sh", "-c", ask], check=True, cwd=workplace)
+    asked = json.loads((workplace / "asked.json").read_text())
+    assert asked["signature_name"] == "image_bytes"
+    assert base64.b64decode(asked["instances"][0]["b64"]) == b"\xff\xd8\xffphoto"
+    assert (workplace / "styled.jpg").read_bytes() == b"styled"
 
 
 def test_scripts_explain_their_arguments(tmp_path: Path) -> None:
@@ -891,13 +906,28 @@ MISTAKES = [
         ("--tile: expected auto, off, fast, or a tile's side in pixels", "got 'small'"),
     ),
     Mistake(
-        "export below a file", exporting("-o", "file/out"), 1, ("file: cannot create this folder",)
+        "export below a file",
+        exporting("-o", "file/out"),
+        1,
+        ("file/out", "cannot create this folder"),
     ),
     Mistake(
         "export over something else",
-        exporting("-o", "file"),
+        exporting("-n", "file", "-o", "."),
         1,
-        ("file: ", "; choose another", " with -o"),
+        ("file: is a file, not a folder; choose another place with -o",),
+    ),
+    Mistake(
+        "export as what there is not",
+        exporting("--format", "onnx,coreml"),
+        2,
+        ("--format: expected any of savedmodel, tflite, onnx, with commas between, got 'coreml'",),
+    ),
+    Mistake(
+        "export under a path",
+        exporting("-n", "a/b"),
+        2,
+        ("--model_name: expected a name without slashes, got 'a/b'",),
     ),
     Mistake(
         "fetching what there is not",

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
+import base64
+import io
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nets
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from PIL import Image
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
-from fast_style import exporting
+from fast_style import exporting, parity
 from fast_style.checkpoints import MODEL_FILE, Model, load_model, save_checkpoint, save_model
 from fast_style.errors import FastStyleError
-from fast_style.exporting import export_saved_model
+from fast_style.exporting import export_model
+from fast_style.saved_model import write_saved_model
 from fast_style.stylize import Stylizer
 from fast_style.transform_net import ARCHITECTURES
 
@@ -22,118 +32,352 @@ SIZES = [(1, 1), (5, 40), (16, 16), (17, 23), (33, 64)]
 MIXES = [[0.0, 1.0, 0.0], [0.2, 0.5, 0.3]]
 MODELS = {"one": ("float32", nets.johnson), "three": ("bfloat16", lambda: nets.johnson(3))}
 
-# What a server does with an export: TensorFlow and the folder, nothing of ours.
+# What a server does with an export: TensorFlow and the folder, nothing of ours. The JSON is what
+# TensorFlow Serving would get: {"b64": ...} is bytes, and each row of the batch an instance, which
+# names its inputs or is the only one. A column of an option may be given for all rows.
 CLIENT = """
-import sys
+import base64, json, sys
 import numpy as np
 import tensorflow as tf
 
 root = sys.argv[1]
-asked = np.load(f"{root}/asked.npz")
-runs = {
-    name: tf.saved_model.load(f"{root}/{name}").signatures["serving_default"]
-    for name in ("one", "three")
-}
+
+def value(given):
+    if isinstance(given, dict):
+        return base64.b64decode(given["b64"])
+    return given
+
+loaded = {name: tf.saved_model.load(f"{root}/{name}/1") for name in ("one", "three")}
 answers = {}
-for key in asked.files:
-    name, what, case = key.split(" ")
-    if what == "images":
-        inputs = {"images": tf.constant(asked[key])}
-        if name == "three":
-            inputs["style_weights"] = tf.constant(asked[f"three style_weights {case}"])
-        answers[f"{name} {case}"] = runs[name](**inputs)["stylized"].numpy()
+for number, (name, body) in enumerate(json.load(open(f"{root}/asked.json"))):
+    run = loaded[name].signatures[body["signature_name"]]
+    kinds = {key: spec.dtype for key, spec in run.structured_input_signature[1].items()}
+    if "inputs" in body:
+        columns = {key: [value(entry) for entry in body["inputs"][key]] for key in kinds}
+    else:
+        rows = [
+            row if isinstance(row, dict) and "b64" not in row else dict.fromkeys(kinds, row)
+            for row in body["instances"]
+        ]
+        columns = {key: [value(row[key]) for row in rows] for key in kinds}
+    inputs = {key: tf.constant(columns[key], kind) for key, kind in kinds.items()}
+    ((key, got),) = run(**inputs).items()
+    rows = list(got.numpy())
+    if key.endswith("_bytes"):
+        rows = [np.frombuffer(row, np.uint8) for row in rows]
+    for row, content in enumerate(rows):
+        answers[f"{number} {row}"] = content
 np.savez(f"{root}/answers.npz", **answers)
 assert not any(module.startswith("fast_style") for module in sys.modules)
 """
 
 
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return tiny.smooth_picture(height, width, seed)
+
+
+def packed(image: np.ndarray, form: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form, quality=95, subsampling=0)
+    return file.getvalue()
+
+
+def unpacked(content: np.ndarray | bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(bytes(content))))
+
+
+def levels_apart(one: np.ndarray, other: np.ndarray) -> int:
+    assert one.dtype == other.dtype == np.uint8
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_checks() -> Any:
+    """Compares on small pictures, which take no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "SIZES", ((64, 48), (33, 17)))
+        yield
+
+
+# --- SavedModel ----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class Exports:
+class Served:
     """Two exported models, and what a process without our code got out of them.
 
     Attributes:
       folder: Holds `one` (float32, one style) and `three` (bfloat16, three styles).
       stylizers: The models that were exported.
-      answers: {'name case': uint8 [N, H, W, 3]}.
+      ask: (model, signature, rows or columns) -> what each picture was answered.
     """
 
     folder: Path
     stylizers: dict[str, Stylizer]
-    answers: dict[str, np.ndarray]
+    ask: Callable[[str, str, Any], list[np.ndarray]]
 
 
-def batch_of(count: int, height: int, width: int) -> np.ndarray:
-    return np.stack([tiny.smooth_picture(height, width, seed) for seed in range(count)])
+def b64(content: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def options(mix: list[float], strength: float, preserve_color: bool) -> dict[str, Any]:
+    return {"style_weights": mix, "strength": strength, "preserve_color": preserve_color}
+
+
+RGBA = np.dstack([picture(20, 30), np.full((20, 30), 90, np.uint8)])
+FILES = [
+    packed(picture(17, 23), "JPEG"),
+    packed(picture(33, 20, 1), "PNG"),
+    packed(RGBA, "PNG"),
+    packed(picture(30, 30, 2)[..., 0], "JPEG"),
+]
+CASES: dict[str, tuple[str, str, Any]] = {
+    **{
+        f"{name} {height}x{width}": (
+            name,
+            "serving_default",
+            [{"images": picture(height, width).tolist()}],
+        )
+        for name in MODELS
+        for height, width in SIZES
+    },
+    "batch": ("one", "serving_default", [{"images": picture(17, 23, i).tolist()} for i in (0, 1)]),
+    "floats": ("one", "float_images", [{"images": (picture(17, 23) / 1.0).tolist()}]),
+    "files": ("one", "image_bytes", [{"image_bytes": b64(file)} for file in FILES]),
+    "files, plainly": ("one", "image_bytes", [b64(FILES[1])]),
+    "arrays, plainly": ("one", "serving_default", [picture(17, 23).tolist()]),
+    "options": (
+        "three",
+        "serving_options",
+        [
+            {"images": picture(17, 23).tolist(), **options(mix, strength, keep)}
+            for mix in MIXES
+            for strength in (0.0, 0.4, 1.0)
+            for keep in (False, True)
+        ],
+    ),
+    "files with options": (
+        "three",
+        "image_bytes_options",
+        [{"image_bytes": b64(FILES[1]), **options(MIXES[0], 0.5, True)}],
+    ),
+    "one option for all": (
+        "three",
+        "serving_options",
+        {
+            "images": [picture(17, 23, seed).tolist() for seed in (0, 1)],
+            "style_weights": [MIXES[0]],
+            "strength": [0.4],
+            "preserve_color": [True],
+        },
+    ),
+}
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("exported")
-    stylizers, asked = {}, {}
+    stylizers = {}
     for name, (precision, make) in MODELS.items():
         model = make()
         stylizers[name] = Stylizer(model, precision=precision)
-        assert export_saved_model(model, folder / name, precision=precision) == folder / name
-        cases = {f"{height}x{width}": batch_of(1, height, width) for height, width in SIZES}
-        for case, images in {**cases, "batch": batch_of(2, 17, 23)}.items():
-            asked[f"{name} images {case}"] = images
-            if name == "three":
-                mix = np.array(MIXES[: len(images)], np.float32)
-                asked[f"{name} style_weights {case}"] = mix
-    np.savez(folder / "asked.npz", **asked)
+        done = export_model(model, folder, name=name, precision=precision)
+        (file,) = done.files
+        assert file.path == folder / name / "1"
+        assert file.parity.passed
+    asked = [
+        (
+            name,
+            {
+                "signature_name": signature,
+                "inputs" if isinstance(given, dict) else "instances": given,
+            },
+        )
+        for name, signature, given in CASES.values()
+    ]
+    (folder / "asked.json").write_text(json.dumps(asked))
     client = [sys.executable, "-c", CLIENT, str(folder)]
     done = subprocess.run(client, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     with np.load(folder / "answers.npz") as answers:
-        return Exports(folder, stylizers, dict(answers))
+        found = dict(answers)
+
+    def ask(name: str, signature: str, given: Any) -> list[np.ndarray]:
+        number = list(CASES.values()).index((name, signature, given))
+        count = len(given["images"]) if isinstance(given, dict) else len(given)
+        return [found[f"{number} {row}"] for row in range(count)]
+
+    return Served(folder, stylizers, ask)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("name", MODELS)
-def test_an_export_gives_the_stylizers_pixels_at_every_size(
-    exports: Exports, name: str, height: int, width: int
+def test_a_saved_model_gives_the_stylizers_pixels_at_every_size(
+    served: Served, name: str, height: int, width: int
 ) -> None:
-    styles = len(exports.stylizers[name].model.style_names)
-    expected = exports.stylizers[name].stylize(
-        tiny.smooth_picture(height, width, 0), style_weights=MIXES[0] if styles == 3 else None
+    (got,) = served.ask(*CASES[f"{name} {height}x{width}"])
+    assert levels_apart(got, served.stylizers[name].stylize(picture(height, width))) <= 1
+
+
+def test_a_batch_is_its_pictures_one_by_one(served: Served) -> None:
+    for seed, got in enumerate(served.ask(*CASES["batch"])):
+        assert levels_apart(got, served.stylizers["one"].stylize(picture(17, 23, seed))) <= 1
+
+
+def test_floats_are_answered_unrounded(served: Served) -> None:
+    (got,) = served.ask(*CASES["floats"])
+    assert got.dtype == np.float32
+    assert np.abs(got - np.rint(got)).max() > 0.1
+    expected = served.stylizers["one"].stylize(picture(17, 23))
+    assert levels_apart(np.rint(got).astype(np.uint8), expected) <= 1
+
+
+def test_files_of_mixed_sizes_and_formats_come_back_as_they_were(served: Served) -> None:
+    jpeg, png, transparent, grey = served.ask(*CASES["files"])
+    stylize = served.stylizers["one"].stylize
+    assert bytes(jpeg[:3]) == bytes(grey[:3]) == b"\xff\xd8\xff"
+    assert bytes(png[:4]) == bytes(transparent[:4]) == b"\x89PNG"
+    assert levels_apart(unpacked(png), stylize(picture(33, 20, 1))) <= 1
+    # The net sees transparent pictures over white.
+    over_white = np.rint(255 + (RGBA[..., :3] - 255.0) * 90 / 255).astype(np.uint8)
+    assert levels_apart(unpacked(transparent), stylize(over_white)) <= 1
+    # Decoders round differently; colours keep their resolution.
+    expected = unpacked(packed(stylize(unpacked(FILES[0])), "JPEG"))
+    assert unpacked(jpeg).shape == (17, 23, 3)
+    assert np.abs(unpacked(jpeg) - expected.astype(float)).mean() < 1
+    assert Image.open(io.BytesIO(bytes(jpeg))).layer == [(1, 1, 1, 0), (2, 1, 1, 1), (3, 1, 1, 1)]
+    assert unpacked(grey).shape == (30, 30, 3)
+
+
+def test_options_do_what_they_do_in_the_stylizer(served: Served) -> None:
+    name, signature, rows = CASES["options"]
+    for row, got in zip(rows, served.ask(name, signature, rows), strict=True):
+        how = {key: value for key, value in row.items() if key != "images"}
+        photo = picture(17, 23)
+        expected = served.stylizers[name].stylize(photo, **how)
+        # Rounded once here, after every step there.
+        assert levels_apart(got, expected) <= 2, how
+        if row["strength"] == 0.0:
+            np.testing.assert_array_equal(got, photo)
+
+
+def test_files_take_options_too(served: Served) -> None:
+    (got,) = served.ask(*CASES["files with options"])
+    expected = served.stylizers["three"].stylize(
+        picture(33, 20, 1), style_weights=MIXES[0], strength=0.5, preserve_color=True
     )
-    (got,) = exports.answers[f"{name} {height}x{width}"]
-    assert got.shape == (height, width, 3)
-    assert levels_apart(got, expected) <= 1
+    assert levels_apart(unpacked(got), expected) <= 2
+
+
+def test_an_instance_need_not_name_the_only_input(served: Served) -> None:
+    (named, *_) = served.ask(*CASES["one 17x23"])
+    np.testing.assert_array_equal(served.ask(*CASES["arrays, plainly"])[0], named)
+    np.testing.assert_array_equal(
+        served.ask(*CASES["files, plainly"])[0], served.ask(*CASES["files"])[1]
+    )
+
+
+def test_an_option_of_one_row_serves_all_pictures(served: Served) -> None:
+    for seed, got in enumerate(served.ask(*CASES["one option for all"])):
+        expected = served.stylizers["three"].stylize(
+            picture(17, 23, seed), style_weights=MIXES[0], strength=0.4, preserve_color=True
+        )
+        assert levels_apart(got, expected) <= 2
+
+
+def test_options_declare_the_first_style_in_full_as_their_defaults(served: Served) -> None:
+    content = (served.folder / "three" / "1" / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    for name, signature in graph.signature_def.items():
+        found = {key: tf.make_ndarray(value).tolist() for key, value in signature.defaults.items()}
+        expected = {"style_weights": [[1, 0, 0]], "strength": [1], "preserve_color": [False]}
+        assert found == (expected if name.endswith("_options") else {})
+
+
+def test_signatures_and_their_inputs_can_be_read_off(served: Served) -> None:
+    signatures = tf.saved_model.load(str(served.folder / "three" / "1")).signatures
+    given = {"style_weights": (None, 3), "strength": (None,), "preserve_color": (None,)}
+    images, files = {"images": (None, None, None, 3)}, {"image_bytes": (None,)}
+    assert {
+        name: {key: tuple(spec.shape) for key, spec in run.structured_input_signature[1].items()}
+        for name, run in signatures.items()
+    } == {
+        "serving_default": images,
+        "float_images": images,
+        "image_bytes": files,
+        "serving_options": images | given,
+        "image_bytes_options": files | given,
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_exported_batch_is_its_pictures_one_by_one(exports: Exports, name: str) -> None:
-    stylizer = exports.stylizers[name]
-    got = exports.answers[f"{name} batch"]
-    for index, picture in enumerate(batch_of(2, 17, 23)):
-        mix = MIXES[index] if name == "three" else None
-        assert levels_apart(got[index], stylizer.stylize(picture, style_weights=mix)) <= 1
-
-
-def levels_apart(one: np.ndarray, other: np.ndarray) -> int:
-    assert one.dtype == other.dtype == np.uint8
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_an_export_holds_the_net_and_nothing_else(exports: Exports, name: str) -> None:
-    folder = exports.folder / name
-    weights = sum(value.nbytes for value in exports.stylizers[name].model.weights.values())
+def test_a_saved_model_holds_the_net_once_and_nothing_else(served: Served, name: str) -> None:
+    folder = served.folder / name / "1"
+    weights = sum(value.nbytes for value in served.stylizers[name].model.weights.values())
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    assert weights < size < weights + 1_000_000  # The graph takes some 400 kB.
+    assert weights < size < weights + 1_000_000  # The graph takes some 500 kB.
     assert b"vgg" not in (folder / "saved_model.pb").read_bytes().lower()
 
 
-def test_an_export_leaves_nothing_beside_it(exports: Exports) -> None:
-    names = {path.name for path in exports.folder.iterdir()}
-    assert names == {"one", "three", "asked.npz", "answers.npz"}
+def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served: Served) -> None:
+    path = served.folder / "three" / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    logs = [prediction_log(bytes(record)) for record in records]
+    requests = [log.predict_log.request for log in logs]
+    assert [request.model_spec.name for request in requests] == ["three", "three"]
+    arrays, files = requests
+    assert arrays.model_spec.signature_name == "serving_default"
+    assert files.model_spec.signature_name == "image_bytes"
+    run = tf.saved_model.load(str(served.folder / "three" / "1")).signatures["image_bytes"]
+    for request, key in ((arrays, "images"), (files, "image_bytes")):
+        (entry,) = request.inputs
+        assert entry.key == key
+        tensor = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value))
+        if key == "images":
+            assert (tensor.shape, tensor.dtype) == ((1, 256, 256, 3), np.uint8)
+        else:
+            (answer,) = run(image_bytes=tf.constant(tensor))["stylized_bytes"].numpy()
+            assert unpacked(answer).shape == (256, 256, 3)
+
+
+def prediction_log(record: bytes) -> Any:
+    """Parses a message as TensorFlow Serving's .proto files declare it, as far as it is used."""
+    file = descriptor_pb2.FileDescriptorProto(name="log.proto", package="t", syntax="proto3")
+    text, content, nested = 9, 12, 11
+    for message, fields in {
+        "ModelSpec": [("name", 1, text, ""), ("signature_name", 3, text, "")],
+        "Entry": [("key", 1, text, ""), ("value", 2, content, "")],
+        "PredictRequest": [
+            ("model_spec", 1, nested, "ModelSpec"),
+            ("inputs", 2, nested, "Entry"),
+        ],
+        "PredictLog": [("request", 1, nested, "PredictRequest")],
+        "PredictionLog": [("predict_log", 6, nested, "PredictLog")],
+    }.items():
+        declared = file.message_type.add(name=message)
+        for name, number, kind, of in fields:
+            declared.field.add(
+                name=name,
+                number=number,
+                type=kind,
+                type_name=f".t.{of}" if of else None,
+                label=3 if name == "inputs" else 1,
+            )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("t.PredictionLog"))
+    parsed = kind.FromString(record)
+    parsed.DiscardUnknownFields()
+    assert parsed.SerializeToString() == record, "fields of other numbers"
+    return parsed
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_eager_traced_restored_and_exported_nets_agree(arch: str, tmp_path: Path) -> None:
     model = {"johnson": nets.johnson, "slim2016": nets.slim2016}[arch]()
-    images = batch_of(2, 17, 23)
+    images = np.stack([picture(17, 23, seed) for seed in (0, 1)])
 
     def eager(model: Model) -> np.ndarray:
         return np.rint(nets.stylize_eagerly(model, images)).astype(np.uint8)
@@ -150,104 +394,109 @@ def test_eager_traced_restored_and_exported_nets_agree(arch: str, tmp_path: Path
     checkpoint = save_checkpoint(tmp_path / "run", 5, model.weights, run, keep=1)
     assert levels_apart(eager(load_model(checkpoint)), expected) <= 1
 
-    folder = export_saved_model(model, tmp_path / "missing" / "parents", precision="float32")
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    write_saved_model(model, tmp_path / "saved", name="a", precision="float32", card={})
+    signature = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     exported = signature(images=tf.constant(images))["stylized"].numpy()
     assert levels_apart(exported, expected) <= 1
 
 
-# --- what is written over, and what is not -------------------------------------------------------
+# --- all formats ---------------------------------------------------------------------------------
+
+
+def test_every_format_is_written_compared_and_told_how_it_was_made(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("ai_edge_litert")
+    formats = ("savedmodel", "tflite", "onnx")
+    done = export_model(nets.johnson(), tmp_path, name="a", formats=formats)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("a", "a.card.json", "a.onnx", "a.parity.json", "a_float16.tflite", "a_int8.tflite")
+    ]
+    report = json.loads(done.report.read_text())
+    assert [file["path"] for file in report["files"]] == [
+        *("a/1", "a_float16.tflite", "a_int8.tflite", "a.onnx")
+    ]
+    for file, written in zip(report["files"], done.files, strict=True):
+        assert file["passed"] and file["milliseconds"] > 0
+        if written.path.is_file():
+            assert file["bytes"] == written.path.stat().st_size
+        assert [(p["picture"], p["height"], p["width"]) for p in file["pictures"]] == [
+            (name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES
+        ]
+    card = json.loads((tmp_path / "a.card.json").read_text())
+    assert card["arch"] == "johnson"
+    assert card["metadata"] == {"config": {"naming": "candy"}}
+    inside = tmp_path / "a" / "1" / "assets.extra" / "model_card.json"
+    assert json.loads(inside.read_text()) == card
+    (entry,) = onnx.load(tmp_path / "a.onnx").metadata_props
+    assert (entry.key, json.loads(entry.value)) == ("model_card", card)
 
 
 @pytest.fixture
-def quick_save(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stands in for TensorFlow's writer, which takes seconds; lists where it was told to write."""
-    written: list[Path] = []
+def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stands in for what takes seconds: the writer, and the check, whose result can be set."""
+    state: dict[str, Any] = {"apart": 0, "failure": None}
 
-    def save(module: tf.Module, folder: str, signatures: dict[str, object]) -> None:
-        written.append(Path(folder))
-        (Path(folder) / "variables").mkdir(parents=True)
-        (Path(folder) / "saved_model.pb").write_text(f"export {len(written)}")
+    def write(model: Model, folder: Path, **_: Any) -> None:
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text("graph")
+        if state["failure"]:
+            raise state["failure"]
 
-    monkeypatch.setattr(exporting.tf.saved_model, "save", save)
-    return written
+    class Check:
+        milliseconds = 1.0
 
+        def __init__(self, *_: Any) -> None:
+            pass
 
-def export(folder: Path | str) -> Path:
-    return export_saved_model(nets.johnson(), folder, precision="float32")
+        def measure(
+            self, run: object, tolerance: parity.Tolerance, *, precision: str
+        ) -> parity.Parity:
+            found = parity.Difference(
+                picture="photo", height=1, width=1, max=state["apart"], mean=0.0, psnr=20.0
+            )
+            return parity.Parity(differences=(found,), milliseconds=1.0, tolerance=tolerance)
 
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every path below a folder, with the bytes of files."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
-
-
-def test_an_older_export_is_replaced(tmp_path: Path, quick_save: list[Path]) -> None:
-    export(tmp_path / "candy")
-    (tmp_path / "candy" / "variables" / "variables.index").write_text("of the first")
-    assert export(tmp_path / "candy") == tmp_path / "candy"
-    assert contents(tmp_path) == {
-        "candy": None,
-        "candy/variables": None,
-        "candy/saved_model.pb": b"export 2",
-    }
+    monkeypatch.setattr(exporting, "write_saved_model", write)
+    monkeypatch.setattr(exporting, "ParityCheck", Check)
+    monkeypatch.setattr(exporting, "saved_model_runner", lambda folder: None)
+    return state
 
 
-def test_an_empty_folder_is_written_into(tmp_path: Path, quick_save: list[Path]) -> None:
-    (tmp_path / "candy").mkdir()
-    export(tmp_path / "candy")
-    assert (tmp_path / "candy" / "saved_model.pb").read_text() == "export 1"
+def export(folder: Path, version: int | None = None) -> Path:
+    (file,) = export_model(nets.johnson(), folder, name="a", version=version).files
+    return file.path
 
 
-def test_an_export_goes_through_a_link_to_its_folder(
-    tmp_path: Path, quick_save: list[Path]
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_versions_count_up_and_can_be_chosen(tmp_path: Path, quick: dict[str, Any]) -> None:
+    assert export(tmp_path) == tmp_path / "a" / "1"
+    assert export(tmp_path) == tmp_path / "a" / "2"
+    assert export(tmp_path, version=7) == tmp_path / "a" / "7"
+    assert export(tmp_path) == tmp_path / "a" / "8"
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    with pytest.raises(FastStyleError, match="a/7: already exists; leave out --version for"):
+        export(tmp_path, version=7)
+    assert names(tmp_path / "a") == ["1", "2", "7", "8", "notes.txt"]
+
+
+def test_a_format_beyond_its_tolerance_leaves_no_file_and_no_folder(
+    tmp_path: Path, quick: dict[str, Any]
 ) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "candy").symlink_to(tmp_path / "disk")
-    for count in (1, 2):
-        export(tmp_path / "candy")
-        assert (tmp_path / "disk" / "saved_model.pb").read_text() == f"export {count}"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["candy", "disk"]
-    assert (tmp_path / "candy").is_symlink()
-
-
-@pytest.mark.parametrize("beside_an_export", [False, True])
-def test_a_folder_with_other_things_is_left_as_it_is(
-    tmp_path: Path, quick_save: list[Path], beside_an_export: bool
-) -> None:
-    folder = tmp_path / "candy"
-    if beside_an_export:
-        export(folder)
-    folder.mkdir(exist_ok=True)
-    (folder / "notes.txt").write_text("mine")
-    before = contents(tmp_path)
-    expected = r"candy: already exists and holds other things than a SavedModel \(notes.txt\)"
-    with pytest.raises(FastStyleError, match=expected):
-        export(folder)
-    assert contents(tmp_path) == before
-
-
-def test_a_file_in_the_exports_place_is_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "candy").write_text("mine")
-    with pytest.raises(FastStyleError, match="candy: is a file, not a folder; choose another"):
-        export(tmp_path / "candy")
-    with pytest.raises(FastStyleError, match="candy: cannot create this folder"):
-        export(tmp_path / "candy" / "below")
-    assert contents(tmp_path) == {"candy": b"mine"}
-
-
-@pytest.mark.parametrize("place", [".", "", "..", "../here"])
-def test_the_current_folder_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(FastStyleError, match="give the export a folder of its own with -o"):
-        export(place)
-    assert contents(tmp_path) == {"here": None}
+    quick["apart"] = 2
+    done = export_model(nets.johnson(), tmp_path, name="a")
+    assert not done.files[0].parity.passed
+    assert names(tmp_path) == ["a.card.json", "a.parity.json"]
+    (told,) = json.loads(done.report.read_text())["files"]
+    assert (told["passed"], told["max"], told["tolerance"]) == (False, 2, "at most 1 level")
+    quick["apart"] = 1
+    export(tmp_path)
+    quick["apart"] = 2
+    export(tmp_path)
+    assert names(tmp_path / "a") == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -257,47 +506,30 @@ def test_the_current_folder_is_not_replaced(
         (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )
-def test_a_failed_export_leaves_the_one_before(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    quick_save: list[Path],
-    failure: Exception,
-    reason: str,
+def test_a_failed_export_leaves_nothing(
+    tmp_path: Path, quick: dict[str, Any], failure: Exception, reason: str
 ) -> None:
-    export(tmp_path / "candy")
-    before = contents(tmp_path)
-
-    def fail(module: tf.Module, folder: str, signatures: dict[str, object]) -> None:
-        Path(folder).mkdir()
-        (Path(folder) / "saved_model.pb").write_text("half")
-        raise failure
-
-    monkeypatch.setattr(exporting.tf.saved_model, "save", fail)
-    expected = rf"candy: cannot write this folder \({reason}.*\); choose another place, free some"
+    quick["failure"] = failure
+    expected = rf"a/1: cannot write this \({reason}.*\); choose another place, free some"
     with pytest.raises(FastStyleError, match=expected):
-        export(tmp_path / "candy")
-    assert contents(tmp_path) == before
+        export(tmp_path)
+    assert names(tmp_path) == []
 
 
-def test_an_export_that_cannot_be_renamed_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_save: list[Path]
+def test_a_file_in_the_exports_place_is_left_as_it_is(
+    tmp_path: Path, quick: dict[str, Any]
 ) -> None:
-    export(tmp_path / "candy")
-    before = contents(tmp_path)
-    rename = Path.rename
-
-    def refuse(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
-            raise PermissionError(13, "Permission denied")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(FastStyleError, match=r"candy: cannot write .* \(Permission denied\)"):
-        export(tmp_path / "candy")
-    assert contents(tmp_path) == before
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(FastStyleError, match="a: is a file, not a folder; choose another"):
+        export(tmp_path)
+    with pytest.raises(FastStyleError, match="cannot create this folder"):
+        export(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "mine"
 
 
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+def test_unknown_formats_and_precisions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="any of savedmodel, tflite, onnx, got 'coreml'"):
+        export_model(nets.johnson(), tmp_path, name="a", formats=["coreml"])
     with pytest.raises(ValueError, match="expected float32 or bfloat16, got 'auto'"):
-        export_saved_model(nets.johnson(), tmp_path / "candy", precision="auto")
-    assert list(tmp_path.iterdir()) == []
+        export_model(nets.johnson(), tmp_path, name="a", precision="auto")
+    assert names(tmp_path) == []

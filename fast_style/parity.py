@@ -1,0 +1,238 @@
+"""Do files for other runtimes give the pictures of the native net? Measures it.
+
+The reference is the native net in float32, rounded to levels. Every format is asked for the same
+pictures: a photo, flat grey and noise, each in five sizes, odd ones among them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast_style.checkpoints import Model
+from fast_style.images import read_image, resize
+from fast_style.stylize import Stylizer
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Stylizes one picture in the model's first style: uint8 [H, W, 3] to the same."""
+
+SIZES = ((512, 512), (256, 384), (171, 233), (64, 97), (33, 17))
+"""Heights and widths of each picture; time is measured on the first photo."""
+
+PHOTO = Path(__file__).with_name("chelsea.jpg")
+"""Chelsea, by Stéfan van der Walt (CC0, from scikit-image)."""
+
+_GREY = 119
+_RUNS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far a format may be from the native net.
+
+    Attributes:
+      levels: Largest difference of a pixel; none allows any.
+      psnr: Least peak signal-to-noise ratio in dB of each picture; none allows any.
+    """
+
+    levels: int | None = None
+    psnr: float | None = None
+
+    def __str__(self) -> str:
+        """Says it in words."""
+        if self.levels is not None:
+            return f"at most {self.levels} level{'' if self.levels == 1 else 's'}"
+        return f"at least {self.psnr:g} dB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What one picture came to.
+
+    Attributes:
+      picture: 'photo', 'grey' or 'noise'.
+      height: In pixels.
+      width: In pixels.
+      max: Largest difference to the native float32 result, in levels.
+      mean: Mean absolute difference, in levels.
+      psnr: Peak signal-to-noise ratio in dB; none where there is no difference.
+      judged: Whether it counts: see `ParityCheck`.
+    """
+
+    picture: str
+    height: int
+    width: int
+    max: int
+    mean: float
+    psnr: float | None
+    judged: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What one file came to.
+
+    Attributes:
+      differences: Picture by picture.
+      milliseconds: Median time for the picture of 512x512 px, after one that does not count.
+      tolerance: What was asked of it.
+    """
+
+    differences: tuple[Difference, ...]
+    milliseconds: float
+    tolerance: Tolerance
+
+    @property
+    def max(self) -> int:
+        """The largest difference that counts, in levels."""
+        return max(difference.max for difference in self._judged)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the pictures' mean differences, of those that count, in levels."""
+        return float(np.mean([difference.mean for difference in self._judged]))
+
+    @property
+    def psnr(self) -> float:
+        """The least of those that count, in dB; infinite where nothing differs."""
+        return min(math.inf if d.psnr is None else d.psnr for d in self._judged)
+
+    @property
+    def _judged(self) -> list[Difference]:
+        return [difference for difference in self.differences if difference.judged]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every picture is within the tolerance."""
+        levels, psnr = self.tolerance.levels, self.tolerance.psnr
+        return (levels is None or self.max <= levels) and (psnr is None or self.psnr >= psnr)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all of it in types of JSON."""
+        return {
+            "passed": self.passed,
+            "tolerance": str(self.tolerance),
+            "max": self.max,
+            "mean": self.mean,
+            "psnr": None if math.isinf(self.psnr) else self.psnr,
+            "milliseconds": self.milliseconds,
+            "pictures": [asdict(difference) for difference in self.differences],
+        }
+
+
+class ParityCheck:
+    """The pictures and the native results, computed once for all formats of a model.
+
+    A flat picture is measured and does not count where the native net, in the file's precision,
+    does not leave it flat. Every map of a flat picture is flat, but for rounding, and the norms
+    enlarge rounding up to 1 / sqrt(epsilon)-fold, one after another: in float32, `slim2016` with
+    its epsilon of 1e-9 turns every flat picture into noise that depends on the order of additions,
+    and there is nothing to agree with. `johnson` leaves them flat in float32, not in bfloat16.
+
+    Attributes:
+      milliseconds: Of the native net in float32, as in `Parity`.
+    """
+
+    def __init__(self, model: Model, photo: np.ndarray | None = None) -> None:
+        """Computes the reference.
+
+        Args:
+          model: The trained net.
+          photo: uint8 [H, W, 3]; scaled to each size. None takes `PHOTO`.
+        """
+        self._model = model
+        self._pictures = test_pictures(read_image(PHOTO) if photo is None else photo)
+        native = _native(model, "float32")
+        self._expected = [native(picture) for _, picture in self._pictures]
+        self.milliseconds = _milliseconds(native, self._pictures[0][1])
+
+    def measure(self, run: Run, tolerance: Tolerance, *, precision: str = "float32") -> Parity:
+        """Compares a format with the native net, and times it.
+
+        Args:
+          run: The format.
+          tolerance: What is asked of it.
+          precision: What it computes in: 'float32', or 'bfloat16'.
+
+        Raises:
+          ValueError: If a result is not of its picture's shape and type.
+        """
+        same_kind = None if precision == "float32" else _native(self._model, precision)
+        differences = []
+        for (name, picture), expected in zip(self._pictures, self._expected, strict=True):
+            found = difference(name, run(picture), expected)
+            if name == "grey":
+                judged = _is_flat(expected if same_kind is None else same_kind(picture))
+                found = replace(found, judged=judged)
+            differences.append(found)
+        return Parity(
+            differences=tuple(differences),
+            milliseconds=_milliseconds(run, self._pictures[0][1]),
+            tolerance=tolerance,
+        )
+
+
+def _native(model: Model, precision: str) -> Run:
+    stylizer = Stylizer(model, precision=precision)
+    return lambda picture: stylizer.stylize(picture, tile="off")
+
+
+def _is_flat(picture: np.ndarray) -> bool:
+    """Whether each channel has one level, or two neighbours that a value lies between."""
+    return int(np.ptp(picture, axis=(0, 1)).max()) <= 1
+
+
+def difference(name: str, got: np.ndarray, expected: np.ndarray) -> Difference:
+    """Compares two pictures.
+
+    PSNR = 10 * log10(255^2 / mean squared difference).
+
+    Args:
+      name: What the picture shows.
+      got: uint8 [H, W, 3].
+      expected: The same shape.
+
+    Raises:
+      ValueError: If `got` is of another shape or type.
+    """
+    if got.shape != expected.shape or got.dtype != np.uint8:
+        raise ValueError(
+            f"expected a picture of uint8 {list(expected.shape)}, got {got.dtype} {list(got.shape)}"
+        )
+    apart = np.abs(got.astype(np.int64) - expected.astype(np.int64))
+    squared = float(np.mean(np.square(apart)))
+    return Difference(
+        picture=name,
+        height=got.shape[0],
+        width=got.shape[1],
+        max=int(apart.max()),
+        mean=float(apart.mean()),
+        psnr=10.0 * math.log10(255.0**2 / squared) if squared else None,
+    )
+
+
+def test_pictures(photo: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Returns (what it shows, uint8 [H, W, 3]): photo, grey and noise, each in all of `SIZES`."""
+    rng = np.random.default_rng(0)
+    made = {
+        "photo": lambda height, width: resize(photo, height, width),
+        "grey": lambda height, width: np.full((height, width, 3), _GREY, np.uint8),
+        "noise": lambda height, width: rng.integers(0, 256, (height, width, 3), np.uint8),
+    }
+    return [(name, make(*size)) for name, make in made.items() for size in SIZES]
+
+
+def _milliseconds(run: Run, picture: np.ndarray) -> float:
+    """The median of a few runs, on a picture that was run before."""
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        run(picture)
+        times.append(time.perf_counter() - start)
+    return 1000.0 * float(np.median(times))
