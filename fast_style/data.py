@@ -18,6 +18,7 @@ import numpy as np
 from fast_style.errors import DataError, ImageError
 from fast_style.images import load_training_crop, printable
 from fast_style.opening import INPUT_SUFFIXES
+from fast_style.samples import names_samples, sample_photos
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def find_photos(folder: str | os.PathLike[str], *, advice: str = _WHAT_TO_SET) -
     that start with a dot are skipped. Linked folders are entered, each real folder once.
 
     Args:
-      folder: Where to search.
+      folder: Where to search; or `samples.SAMPLES`, the photos that come with libraries.
       advice: Ends the message of an error: what whoever named the folder can do.
 
     Returns:
@@ -43,6 +44,8 @@ def find_photos(folder: str | os.PathLike[str], *, advice: str = _WHAT_TO_SET) -
     Raises:
       DataError: If the folder is missing, not a folder, unreadable, or holds no picture.
     """
+    if names_samples(os.fspath(folder)):
+        return sample_photos()
     root, name = Path(folder), printable(folder)
     if not os.path.exists(root):
         raise DataError(f"{name}: no such folder of photos; {advice}")

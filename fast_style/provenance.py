@@ -24,10 +24,14 @@ def file_sha256(*paths: Path) -> str:
 
 
 def names_sha256(files: Iterable[Path], folder: Path) -> str:
-    """Returns the SHA-256 of files' names within a folder, in their order, in hex."""
+    """Returns the SHA-256 of files' names within a folder, in their order, in hex.
+
+    Files elsewhere, such as sample photos, count by their own name alone.
+    """
     digest = hashlib.sha256()
     for file in files:
-        digest.update(os.fsencode(file.relative_to(folder).as_posix()) + b"\0")
+        inside = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name
+        digest.update(os.fsencode(inside) + b"\0")
     return digest.hexdigest()
 
 
