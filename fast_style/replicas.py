@@ -30,7 +30,8 @@ from fast_style.files import refusal
 _log = logging.getLogger(__name__)
 
 _JOIN_SECONDS = 600.0  # Queues can start processes minutes apart.
-_STRAGGLER_SECONDS = 30.0  # Importing TensorFlow can take that long.
+_LOOK_SECONDS = 1.0  # So long at a time, so that signals are looked at.
+_KNOCK = b"fast-style 1"
 
 # What TensorFlow raises when another process no longer answers.
 _LOST = (
@@ -217,38 +218,16 @@ def _join(cluster: Cluster, gpus: int) -> Any:
         num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
-    made: list[Any] = []
-
-    def make() -> None:
-        try:
-            made.append(tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver))
-        except Exception as error:
-            made.append(error)
-
-    # TensorFlow waits for the others without a look at signals; this thread does look.
-    thread = threading.Thread(target=make, name="join", daemon=True)
-    thread.start()
-    me = cluster.name(cluster.index)
-    _log.info("%s of %d: waiting for the others", me, cluster.size)
-    began, told = time.monotonic(), False
-    while thread.is_alive():
-        thread.join(0.1)
-        waited = time.monotonic() - began
-        if waited > _JOIN_SECONDS:
-            raise FastStyleError(
-                f"{me}: {_missing(cluster)} did not come within {_JOIN_SECONDS / 60:.0f} minutes; "
-                "start one process for each address of TF_CONFIG, and open their ports"
-            )
-        if waited > _STRAGGLER_SECONDS and not told:
-            told = True
-            _log.warning("%s: waiting for %s", me, _missing(cluster))
-    _take_back_signals()
-    if isinstance(made[0], Exception):
+    _meet(cluster)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise FastStyleError(
-            f"{me}: cannot join the other workers ({refusal(made[0])}); check that no other "
-            "program uses its port, and start all workers again"
-        ) from made[0]
-    return made[0]
+            f"{cluster.name(cluster.index)}: cannot join the other workers ({refusal(error)}); "
+            "check that no other program uses its port, and start all workers again"
+        ) from error
+    finally:
+        _take_back_signals()
 
 
 def _take_back_signals() -> None:
@@ -260,16 +239,78 @@ def _take_back_signals() -> None:
                 signal.signal(number, handler)
 
 
-def _missing(cluster: Cluster) -> str:
-    """Names the processes that nobody reaches at their addresses."""
-    silent = []
-    for index, address in enumerate(cluster.workers):
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
-        except OSError:
-            silent.append(cluster.name(index))
-    return ", ".join(silent) or "the other workers"
+def _meet(cluster: Cluster) -> None:
+    """Waits until every process is there, in a way that signals can end.
+
+    TensorFlow waits too, for an hour and deaf to everything. So the others knock at the chief's
+    door, the port that TensorFlow takes over a moment later, and all go on once all have knocked.
+
+    Raises:
+      FastStyleError: If somebody does not come, or the port is in use.
+    """
+    me = cluster.name(cluster.index)
+    _log.info("%s of %d: waiting for the others", me, cluster.size)
+    host, _, port = cluster.workers[0].rpartition(":")
+    place = (host.strip("[]"), int(port))
+    deadline = time.monotonic() + _JOIN_SECONDS
+    with contextlib.ExitStack() as stack:
+        if cluster.is_chief:
+            silent = _open_door(place[1], cluster, stack, deadline)
+        else:
+            silent = [] if _knock(place, cluster.index, deadline) else [0]
+    if silent:
+        raise FastStyleError(
+            f"{me}: {', '.join(map(cluster.name, silent))} did not come within "
+            f"{_JOIN_SECONDS / 60:.0f} minutes; start one process for each address of TF_CONFIG, "
+            "and open their ports"
+        )
+
+
+def _open_door(
+    port: int, cluster: Cluster, stack: contextlib.ExitStack, deadline: float
+) -> list[int]:
+    """Lets all others in, and tells them to go on; returns who did not come."""
+    try:
+        door = stack.enter_context(socket.create_server(("", port)))
+    except OSError as error:
+        raise FastStyleError(
+            f"{cluster.name(0)}: cannot use port {port} ({refusal(error)}); end what uses it or "
+            "choose another one in TF_CONFIG"
+        ) from error
+    door.settimeout(_LOOK_SECONDS)
+    come: dict[int, socket.socket] = {}
+    while len(come) < cluster.size - 1:
+        if time.monotonic() > deadline:
+            return [index for index in range(1, cluster.size) if index not in come]
+        with contextlib.suppress(OSError):  # Nobody yet, or one who left.
+            guest, _ = door.accept()
+            stack.enter_context(guest)
+            guest.settimeout(_LOOK_SECONDS)
+            said = guest.recv(len(_KNOCK) + 4)
+            index = int.from_bytes(said[len(_KNOCK) :], "big")
+            if said.startswith(_KNOCK) and 0 < index < cluster.size:
+                come[index] = guest  # A process that was started again knocks again.
+    for guest in come.values():
+        with contextlib.suppress(OSError):
+            guest.sendall(_KNOCK)
+    return []
+
+
+def _knock(place: tuple[str, int], index: int, deadline: float) -> bool:
+    """Tells the chief who is there, until it answers; returns whether it did."""
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(place, _LOOK_SECONDS) as door:
+            door.sendall(_KNOCK + index.to_bytes(4, "big"))
+            door.settimeout(_LOOK_SECONDS)
+            while time.monotonic() < deadline:
+                try:
+                    if door.recv(len(_KNOCK)) == _KNOCK:
+                        return True
+                    break  # It went away.
+                except TimeoutError:
+                    continue
+        time.sleep(0.2)
+    return False
 
 
 def _whom(cluster: Cluster, error: Exception) -> str:
