@@ -24,7 +24,7 @@ def main() -> int:
     import numpy as np
     import tensorflow as tf
 
-    from fast_style import cli, training
+    from fast_style import builders, cli, training
     from fast_style import objective as tags
     from fast_style.data import PhotoStream
     from fast_style.objective import Objective
@@ -65,6 +65,7 @@ def main() -> int:
             os.kill(os.getpid(), signal.Signals[act])
         return photos
 
+    builders.PREVIEW_SIZE = 64  # Most of the time would go there.
     training.make_replicated_step = make_and_keep
     Objective.score = score_or_break
     PhotoStream.__init__ = begin_at
