@@ -20,9 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from fast_style.checkpoints import read_checkpoint
+from fast_style.cluster import ALONE, Cluster
+from fast_style.errors import ConfigError, FastStyleError
+from fast_style.replicas import Replicas
 from fast_style.transform_net import init_weights
 
 STEM = "fast-style-model.ckpt"
@@ -136,6 +140,28 @@ def weights_of(folder: Path, step: int) -> np.ndarray:
 
 def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
+def test_workers_that_would_train_otherwise_are_told_what_differs() -> None:
+    class OfTwo(Replicas):
+        def gather(self, value: np.ndarray) -> np.ndarray:
+            return np.stack([value, value + np.array([0, 1, 0])])
+
+    two = OfTwo(Cluster(("a:1", "b:1")), range(2), 1, None)
+    with pytest.raises(ConfigError, match="the workers would not train the same") as caught:
+        two.check_alike({"seed": 1, "steps": 5, "the number of photos": 7})
+    assert caught.value.problems == ("worker 1 (b:1): other than the chief's: steps",)
+
+
+def test_an_error_of_tensorflows_becomes_a_sentence_in_company_alone() -> None:
+    lost = tf.errors.UnavailableError(None, None, "from /job:worker/replica:0/task:2: reset")
+    three = Replicas(Cluster(("a:1", "b:1", "c:1"), 1), range(2), 1, None)
+    with pytest.raises(FastStyleError, match=r"worker 1 \(b:1\): lost contact with worker 2"):
+        with three.contact():
+            raise lost
+    with pytest.raises(tf.errors.UnavailableError):
+        with Replicas(ALONE, range(2), 1, None).contact():
+            raise lost
 
 
 @pytest.fixture(scope="module")
