@@ -53,6 +53,14 @@ _FREE_KEYS = {
     "precision": "",
 }
 
+# Keys that say where something is, on each machine of a run.
+_PATH_KEYS = frozenset(
+    (
+        *("dataset", "val_dataset", "style_image", "loss_model_file", "init_from"),
+        *("preview_image", "model_path"),
+    )
+)
+
 
 def load_style_pictures(config: RunConfig) -> list[np.ndarray]:
     """Reads the style pictures at the size that training sees.
@@ -186,6 +194,24 @@ def describe_run(
         "versions": package_versions(),
         "git_commit": git_commit(),
         "licence": "the licence of the style picture and photos decides; not stated by the run",
+    }
+
+
+def what_workers_share(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of `describe_run` has to be the same in all processes that train together.
+
+    Paths may differ from machine to machine; what is found there may not.
+    """
+    config = {key: value for key, value in description["config"].items() if key not in _PATH_KEYS}
+    if config.get("styles") is not None:
+        config["styles"] = [{**style, "image": ""} for style in config["styles"]]
+    return {
+        **config,
+        "the style pictures' content": description["style_sha256"],
+        "the loss network's weights": description["loss_model_sha256"],
+        "the number of photos": description["photos"],
+        "the names of the photos": description["photo_names_sha256"],
+        "precision on this machine": description["precision"],
     }
 
 

@@ -64,16 +64,26 @@ def run_train(options: argparse.Namespace) -> int:
     Raises:
       FastStyleError: As `training.train` does.
     """
+    from fast_style.cluster import find_cluster
     from fast_style.config import config_to_yaml, load_config
 
+    cluster = find_cluster()
     config = load_config(options.conf, options.overrides)
     if options.dry_run:
         print(config_to_yaml(config), end="")
         return 0
     for_people = not (options.quiet or options.log_json)
+    if for_people and cluster.size > 1:
+        say(
+            f"{cluster.name(cluster.index)} of {cluster.size}: waiting for the others"
+            + ("" if cluster.is_chief else f"; {cluster.name(0)}, reports")
+        )
+    for_people = for_people and cluster.is_chief
     if for_people:
         print(config_to_yaml(config))
-    _log.info("configuration", extra={"event": "config", "fields": {"config": config.to_dict()}})
+    if cluster.is_chief:
+        fields = {"config": config.to_dict()}
+        _log.info("configuration", extra={"event": "config", "fields": fields})
     with stop_on_signals(_tell_signal) as stop:
         try:
             import_tensorflow()
@@ -84,7 +94,9 @@ def run_train(options: argparse.Namespace) -> int:
                 observer: TrainObserver = LoggingObserver()
                 if for_people:
                     observer = stack.enter_context(contextlib.closing(_terminal()))
-                result = train(config, fresh=options.fresh, observer=observer, stop=stop)
+                result = train(
+                    config, fresh=options.fresh, observer=observer, stop=stop, cluster=cluster
+                )
         except KeyboardInterrupt:
             say("stopped before the first step; there is nothing to save")
             return stop.exit_code

@@ -167,10 +167,10 @@ class PhotoStream:
     """Photos as batches, decoded ahead by threads, in a reproducible and resumable order.
 
     Iterating yields uint8 arrays [batch_size, image_size, image_size, 3], forever or to
-    `stop_step`. The batch of a step depends on nothing but the arguments and the step: place p =
-    step * batch_size + i of the stream shows photo `photo_order(n, seed, p // n)[p % n]` of n, and
-    its crop and flip are drawn from (seed, p). A stream with `start_step=k` therefore continues
-    one that was stopped after k batches.
+    `stop_step`; with `rows`, those rows of each. The batch of a step depends on nothing but the
+    arguments and the step: place p = step * batch_size + i of the stream shows photo
+    `photo_order(n, seed, p // n)[p % n]` of n, and its crop and flip are drawn from (seed, p). A
+    stream with `start_step=k` therefore continues one that was stopped after k batches.
 
     A photo that cannot be read is replaced by one from half an epoch later (or the first after it
     that can be read), again the same in every run; it is logged, and listed in `skipped`.
@@ -195,6 +195,7 @@ class PhotoStream:
         random_flip: bool = False,
         start_step: int = 0,
         stop_step: int | None = None,
+        rows: range | None = None,
         workers: int | None = None,
         prefetch_batches: int = 4,
     ) -> None:
@@ -209,6 +210,7 @@ class PhotoStream:
           random_flip: Mirrors every other photo left to right, at random.
           start_step: The step of the first batch.
           stop_step: The step at which to end, exclusive; None never ends.
+          rows: Which photos of each batch are read and given, of 0..batch_size - 1; None reads all.
           workers: Decoding threads; None takes 2, or 1 where there is one processor.
           prefetch_batches: Batches decoded ahead; bounds the memory used.
 
@@ -233,6 +235,7 @@ class PhotoStream:
         self.waited_seconds = 0.0
         self._image_size = image_size
         self._batch_size = batch_size
+        self._rows = range(batch_size) if rows is None else rows
         self._seed = seed
         self._random_crop = random_crop
         self._random_flip = random_flip
@@ -266,7 +269,7 @@ class PhotoStream:
         return self
 
     def __next__(self) -> np.ndarray:
-        """Returns the next step's batch, uint8 [batch_size, image_size, image_size, 3].
+        """Returns the next step's batch, or its `rows`: uint8 [N, image_size, image_size, 3].
 
         Raises:
           DataError: If no photo can be read at all. The stream is then closed.
@@ -307,9 +310,7 @@ class PhotoStream:
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="photos")
         while len(self._batches) < self._prefetch_batches and self._next_step < self._stop_step:
             first = self._next_step * self._batch_size
-            self._batches.append(
-                [self._pool.submit(self._job(first + i)) for i in range(self._batch_size)]
-            )
+            self._batches.append([self._pool.submit(self._job(first + i)) for i in self._rows])
             self._next_step += 1
 
     def _job(self, place: int) -> Callable[[], np.ndarray]:

@@ -47,6 +47,19 @@ def describe_device() -> str:
     return f"CPU ({model}{', ' + flags[0] if flags else ''})"
 
 
+def describe_devices(workers: int, local: int) -> str:
+    """Returns what computes a run, for a person.
+
+    Args:
+      workers: Number of processes.
+      local: Number of devices that each of them uses.
+    """
+    device = describe_device()
+    if local > 1 and not tf.config.list_physical_devices("GPU"):
+        device = f"{local} parts of a {device}"
+    return device if workers == 1 else f"{workers} workers, each with {device}"
+
+
 @functools.cache
 def _cpu_info() -> dict[str, str]:
     """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""

@@ -47,6 +47,7 @@ class TakenStep:
       style_weights: [N, S] float32.
       losses: {tag: scalar tensor}, the gradient's norm among them.
       gradients: [W] tensor: half the squared norm of each weight's gradient, in their order.
+      words: What each process had to say to the others with this step; none from a single device.
     """
 
     step: int
@@ -54,6 +55,7 @@ class TakenStep:
     style_weights: np.ndarray
     losses: Mapping[str, Any]
     gradients: Any
+    words: Any = None
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -97,7 +99,7 @@ class Guard:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         *,
         weights: Sequence[str],
         photos_of: Callable[[int], Sequence[Path]],
@@ -107,7 +109,7 @@ class Guard:
         """Watches a run.
 
         Args:
-          folder: The run's, where batches are kept.
+          folder: The run's, where batches are kept; None keeps none.
           weights: Names of the weights, in the order of `TakenStep.gradients`.
           photos_of: A step to the photos that its batch was to show.
           state_is_finite: Tells whether weights and moments are finite.
@@ -179,6 +181,8 @@ class Guard:
 
     def _keep(self, taken: TakenStep) -> Path | None:
         """Writes the batch for inspection; a run does not end because that fails."""
+        if self._folder is None:
+            return None
         if len(list(self._folder.glob("nonfinite-step-*.npz"))) >= _MOST_KEPT:
             return None
         path = self._folder / f"nonfinite-step-{taken.step}.npz"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,42 @@ class TrainResult:
     skipped_steps: tuple[int, ...] = ()
     interrupted: bool = False
     converged: bool = False
+
+
+class StepClock:
+    """Measures speed between reports, on a clock that nobody sets."""
+
+    def __init__(self, batch_size: int, waited: Callable[[], float]) -> None:
+        """Starts with the first report.
+
+        Args:
+          batch_size: Photos per step.
+          waited: Returns how many seconds were spent waiting for photos, in all.
+        """
+        self._batch_size = batch_size
+        self._waited_now = waited
+        self._begin: tuple[int, float] | None = None
+        self._step, self._at, self._waited = 0, 0.0, 0.0
+
+    def report(self, step: int, values: Mapping[str, float]) -> StepReport:
+        """Returns a report; the first has no speed, as that step holds the tracing."""
+        now, waited = time.perf_counter(), self._waited_now()
+        rate = share = 0.0
+        if self._begin is None:
+            self._begin = step, now
+        else:
+            elapsed = max(now - self._at, 1e-9)
+            rate = (step - self._step) * self._batch_size / elapsed
+            share = (waited - self._waited) / elapsed
+        self._step, self._at, self._waited = step, now, waited
+        return StepReport(step, values, rate, share)
+
+    def overall(self, step: int) -> float:
+        """Images per second from the first report to now; 0 before a second step."""
+        if self._begin is None or step <= self._begin[0]:
+            return 0.0
+        elapsed = max(time.perf_counter() - self._begin[1], 1e-9)
+        return (step - self._begin[0]) * self._batch_size / elapsed
 
 
 class TrainObserver:

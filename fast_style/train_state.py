@@ -13,6 +13,7 @@ from fast_style import objective as tags
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.errors import ModelError
 from fast_style.objective import Objective
+from fast_style.replicas import Replicas
 from fast_style.transform_net import architecture, transform
 
 # Adam as in Kingma & Ba (2015) with TensorFlow's defaults of 2016.
@@ -84,6 +85,16 @@ class TrainState(tf.Module):
         seen = 1.0 - tf.pow(_BETA_2, tf.cast(tf.maximum(self.step, 1), tf.float32))
         return tf.sqrt(sums / seen)
 
+    def count_step(self) -> tf.Tensor:
+        """Counts a step, and returns how many there are now; for use inside a graph."""
+        # By the handle, which is that of the device that computes: `assign_add` takes its value
+        # for a part of what all devices together are to add.
+        one = tf.constant(1, tf.int64)
+        with tf.control_dependencies(
+            [tf.raw_ops.AssignAddVariableOp(resource=self.step.handle, value=one)]
+        ):
+            return tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
+
     def apply_adam(
         self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, Any]
     ) -> list[tf.Operation]:
@@ -96,7 +107,7 @@ class TrainState(tf.Module):
         Returns:
           The operations that do it.
         """
-        power = tf.cast(self.step.assign_add(1), tf.float32)
+        power = tf.cast(self.count_step(), tf.float32)
         beta_1_power, beta_2_power = tf.pow(_BETA_1, power), tf.pow(_BETA_2, power)
         return [
             tf.raw_ops.ResourceApplyAdam(
@@ -140,8 +151,7 @@ def make_train_step(
     to recover. The norm reported is that before.
     """
     styles = len(objective.style_weights)
-    factor = architecture(arch).learning_rate
-    rates = {name: learning_rate * factor(name) for name in state.weights}
+    compute, learn = _parts(state, objective, arch, precision, learning_rate, gradient_clip)
 
     @tf.function(
         input_signature=[
@@ -151,11 +161,112 @@ def make_train_step(
         autograph=False,
     )
     def train_step(photos: tf.Tensor, style_weights: tf.Tensor):
+        losses, styled, gradients = compute(photos, style_weights)
+        norm, halves = learn(losses, gradients)
+        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves
+
+    return train_step
+
+
+def make_replicated_step(
+    replicas: Replicas,
+    state: TrainState,
+    objective: Objective,
+    *,
+    arch: str,
+    precision: str,
+    learning_rate: float,
+    image_size: int,
+    gradient_clip: float | None = None,
+) -> Any:
+    """Returns `make_train_step`'s step for several devices: each computes its share of a batch.
+
+    Losses and gradients are the means over all devices, before anything else is done with them, so
+    that a step is that of one device with the whole batch, but for the order of sums.
+
+    Args:
+      replicas: The devices.
+      state: Created in their scope.
+      objective: As for one device, like what follows.
+      arch: The architecture.
+      precision: What the nets compute in.
+      learning_rate: Of Adam.
+      image_size: Side of the photos in px.
+      gradient_clip: See `make_train_step`.
+
+    Returns:
+      (photos, style weights, word) -> (losses, styled pictures, gradients, words). Photos and style
+      weights are this process's rows of the batch; the styled pictures are those of its first
+      device. Of a word, one float32 from each process, all processes get all, [processes].
+    """
+    styles = len(objective.style_weights)
+    compute, learn = _parts(state, objective, arch, precision, learning_rate, gradient_clip)
+    rows, size = len(replicas.rows), replicas.cluster.size
+    share = rows // replicas.local
+
+    def one(photos: tf.Tensor, style_weights: tf.Tensor, word: tf.Tensor):
+        first = replicas.place() * share
+        losses, styled, gradients = compute(
+            photos[first : first + share], style_weights[first : first + share]
+        )
+        words = word * tf.one_hot(replicas.cluster.index, size)
+        # One transfer for everything: what many small ones cost is waiting.
+        parts = [*gradients.values(), *losses.values(), words]
+        shapes = [part.shape for part in parts]
+        total = tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
+        )
+        *sums, words = [
+            tf.reshape(part, shape)
+            for part, shape in zip(
+                tf.split(total, [shape.num_elements() for shape in shapes]), shapes, strict=True
+            )
+        ]
+        means = [part / replicas.count for part in sums]
+        gradients = dict(zip(gradients, means, strict=False))
+        losses = dict(zip(losses, means[len(gradients) :], strict=True))
+        norm, halves = learn(losses, gradients)
+        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves, words / replicas.local
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([rows, image_size, image_size, 3], tf.uint8),
+            tf.TensorSpec([rows, styles], tf.float32),
+            tf.TensorSpec([], tf.float32),
+        ],
+        autograph=False,
+    )
+    def train_step(photos: tf.Tensor, style_weights: tf.Tensor, word: tf.Tensor):
+        return replicas.first(replicas.strategy.run(one, args=(photos, style_weights, word)))
+
+    return train_step
+
+
+def _parts(
+    state: TrainState,
+    objective: Objective,
+    arch: str,
+    precision: str,
+    learning_rate: float,
+    gradient_clip: float | None,
+) -> tuple[Any, Any]:
+    """Returns the two halves of a step, for use inside a graph.
+
+    One gives losses, styled pictures and gradients of photos; the other changes the state by
+    losses and gradients, and gives the norm of all gradients and half the squared norm of each.
+    """
+    factor = architecture(arch).learning_rate
+    rates = {name: learning_rate * factor(name) for name in state.weights}
+
+    def compute(photos: tf.Tensor, style_weights: tf.Tensor):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(state.weights)
             styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
             losses = objective.score(styled, photos, style_weights)
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
+        return losses, styled, gradients
+
+    def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
         norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
 
@@ -177,14 +288,14 @@ def make_train_step(
             }
 
         def skip() -> tf.Operation:
-            with tf.control_dependencies([state.step.assign_add(1)]):
+            with tf.control_dependencies([state.count_step()]):
                 return tf.no_op()
 
         finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
         tf.cond(finite, update, skip)
-        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves
+        return norm, halves
 
-    return train_step
+    return compute, learn
 
 
 def make_score(state: TrainState, objective: Objective, *, arch: str, precision: str) -> Any:

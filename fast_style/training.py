@@ -6,6 +6,8 @@ the targets, step, report, keep checkpoints. It prints nothing; a `TrainObserver
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from fast_style import objective as tags
 from fast_style.builders import (
@@ -27,6 +28,7 @@ from fast_style.builders import (
     load_style_pictures,
     preview_picture,
     total_steps,
+    what_workers_share,
 )
 from fast_style.checkpoints import (
     MODEL_FILE,
@@ -35,27 +37,34 @@ from fast_style.checkpoints import (
     read_newest_checkpoint,
     remove_partial_files,
 )
+from fast_style.cluster import ALONE, Cluster
 from fast_style.config import RunConfig
 from fast_style.data import PhotoStream, photo_places, read_crops
 from fast_style.files import check_folder, make_folder
-from fast_style.hardware import describe_device, resolve_precision
+from fast_style.hardware import describe_devices, resolve_precision
 from fast_style.health import Guard, TakenStep
 from fast_style.jobs import GENERATED_FOLDER
 from fast_style.objective import Objective
 from fast_style.provenance import names_sha256
+from fast_style.replicas import Replicas, form_replicas
 from fast_style.run_events import (
     LoggingObserver,
     RunHeader,
-    StepReport,
+    StepClock,
     TrainObserver,
     TrainResult,
 )
 from fast_style.run_lock import RunLock
 from fast_style.saving import RunWriter, set_aside, write_targets
 from fast_style.stopping import StopRequest
-from fast_style.train_state import TrainState, make_score, make_train_step, style_choice
+from fast_style.train_state import (
+    TrainState,
+    make_replicated_step,
+    make_train_step,
+    style_choice,
+)
 from fast_style.transform_net import init_weights, weight_count
-from fast_style.validation import ValidationRecord
+from fast_style.validation import HeldOut, ValidationRecord, mean_losses
 
 HELD_OUT = 64  # At most so many held-out photos are scored at a checkpoint.
 # Pictures are most of what TensorBoard keeps: a megabyte each time.
@@ -69,6 +78,7 @@ def train(
     fresh: bool = False,
     observer: TrainObserver | None = None,
     stop: StopRequest | None = None,
+    cluster: Cluster = ALONE,
 ) -> TrainResult:
     """Trains a transform net as a configuration describes, resuming what is already there.
 
@@ -77,44 +87,59 @@ def train(
       fresh: Start over; a run that is already in the folder is renamed, not deleted.
       observer: Is told what happens; none logs it.
       stop: Asks the run to stop; see `stopping.stop_on_signals`.
+      cluster: The processes that train together, each of which calls this before TensorFlow has
+        computed anything; see `find_cluster`. Only the chief writes, and tells its observer.
 
     Returns:
-      What was made. Ctrl-C and `stop` end the run early, after a checkpoint.
+      What was made. Ctrl-C and `stop`, of any process, end the run early, after a checkpoint.
 
     Raises:
       FastStyleError: For everything a person can put right, before anything is written; and when
         training cannot go on, with the last good checkpoint left intact.
       KeyboardInterrupt: If it was stopped before the first step; nothing is lost.
     """
-    observer = observer or LoggingObserver()
     stop = stop or StopRequest()
+    is_chief = cluster.is_chief
+    observer = (observer or LoggingObserver()) if is_chief else TrainObserver()
     folder = config.run_folder
-    for place in (folder, GENERATED_FOLDER):
-        check_folder(place)
+    if is_chief:
+        for place in (folder, GENERATED_FOLDER):
+            check_folder(place)
     pictures = load_style_pictures(config)
     photos, held_out = find_run_photos(config)
-    validation = read_crops(held_out, config.image_size, limit=HELD_OUT) if held_out else []
+    validation = []
+    if is_chief and held_out:
+        validation = read_crops(held_out, config.image_size, limit=HELD_OUT)
     steps = total_steps(config, len(photos))
-    precision = resolve_precision(config.precision)
-    network = build_network(config, precision)
-    preview = preview_picture(config, photos)
-    description = describe_run(config, precision, network, photos)
-    # Before the lock, which writes a file: these can still be wrong.
-    weights = initial_weights(config) if fresh or newest_checkpoint(folder) is None else None
-
-    with RunLock(folder):
-        state, notes = _resume_or_start(config, weights, description)
-        if fresh and (aside := set_aside(folder)):
-            notes.append(f"the run that was in {folder} is now in {aside}")
-        make_folder(folder)
-        target_names = _target_names(config)
-        remove_partial_files(folder)
-        remove_partial_files(GENERATED_FOLDER, [f"target_style_{name}" for name in target_names])
-        targets = write_targets(GENERATED_FOLDER, target_names, pictures)
+    preview = preview_picture(config, photos) if is_chief else None
+    replicas = form_replicas(cluster, config.batch_size)
+    with replicas.contact(), contextlib.ExitStack() as stack:
+        precision = resolve_precision(config.precision)
+        network = build_network(config, precision)
+        description = describe_run(config, precision, network, photos)
+        replicas.check_alike(what_workers_share(description))
+        weights = None
+        if is_chief:
+            # Before the lock, which writes a file: these can still be wrong.
+            if fresh or newest_checkpoint(folder) is None:
+                weights = initial_weights(config)
+            stack.enter_context(RunLock(folder))
+        state, notes = _resume_or_start(config, weights, description, replicas)
+        writer, targets = None, []
+        if preview is not None:
+            if fresh and (aside := set_aside(folder)):
+                notes.append(f"the run that was in {folder} is now in {aside}")
+            make_folder(folder)
+            target_names = _target_names(config)
+            remove_partial_files(folder)
+            remove_partial_files(
+                GENERATED_FOLDER, [f"target_style_{name}" for name in target_names]
+            )
+            targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
         observer.on_start(
             RunHeader(
-                device=describe_device(),
+                device=describe_devices(cluster.size, replicas.local),
                 precision=precision,
                 loss_model=config.loss_model,
                 loss_model_file=network.weights_file,
@@ -131,17 +156,18 @@ def train(
             )
         )
         objective = build_objective(config, network, pictures)
-        writer = RunWriter(
-            folder=folder,
-            arch=config.arch,
-            width=config.width,
-            style_names=tuple(style.name for style in config.style_specs),
-            style_pictures=pictures,
-            precision=precision,
-            description=description,
-            preview=preview,
-            keep_checkpoints=config.keep_checkpoints,
-        )
+        if preview is not None:
+            writer = RunWriter(
+                folder=folder,
+                arch=config.arch,
+                width=config.width,
+                style_names=tuple(style.name for style in config.style_specs),
+                style_pictures=pictures,
+                precision=precision,
+                description=description,
+                preview=preview,
+                keep_checkpoints=config.keep_checkpoints,
+            )
         run = _Run(
             config=config,
             state=state,
@@ -150,43 +176,70 @@ def train(
             observer=observer,
             stop=stop,
             writer=writer,
-            train_step=make_train_step(
-                state,
-                objective,
-                arch=config.arch,
-                precision=precision,
-                learning_rate=config.learning_rate,
-                batch_size=config.batch_size,
-                image_size=config.image_size,
-                gradient_clip=config.gradient_clip,
-            ),
-            held_out=_HeldOut(state, objective, config, precision, validation),
+            train_step=_build_step(config, replicas, state, objective, precision),
+            held_out=HeldOut(state, objective, config, precision, validation),
             record=ValidationRecord.read(folder, _identity(config, held_out), start_step),
+            replicas=replicas,
         )
         try:
             with stop.deferred():
                 result = run.go()
+                replicas.part()
         finally:
-            writer.close()
+            if writer is not None:
+                writer.close()
         observer.on_end(result)
         return result
 
 
+def _build_step(
+    config: RunConfig, replicas: Replicas, state: TrainState, objective: Objective, precision: str
+) -> Any:
+    """Returns the training step: of one device, or of this process's part of several."""
+    arguments: dict[str, Any] = {
+        "arch": config.arch,
+        "precision": precision,
+        "learning_rate": config.learning_rate,
+        "image_size": config.image_size,
+        "gradient_clip": config.gradient_clip,
+    }
+    if replicas.count == 1:
+        return make_train_step(state, objective, batch_size=config.batch_size, **arguments)
+    return make_replicated_step(replicas, state, objective, **arguments)
+
+
 def _resume_or_start(
-    config: RunConfig, weights: Mapping[str, np.ndarray] | None, description: Mapping[str, Any]
+    config: RunConfig,
+    weights: Mapping[str, np.ndarray] | None,
+    description: Mapping[str, Any],
+    replicas: Replicas,
 ) -> tuple[TrainState, list[str]]:
-    """Returns the state to begin with, and notes; `weights` are those of a new run."""
-    found = read_newest_checkpoint(config.run_folder) if weights is None else None
-    if found is None:  # The second: the checkpoint went away a moment ago.
-        return TrainState(weights if weights is not None else initial_weights(config)), []
-    checkpoint, tensors, earlier, damaged = found
-    notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
-    notes += check_resumable(config, description, earlier, checkpoint)
-    styles = len(config.style_specs)
-    state = TrainState(init_weights(config.arch, width=config.width, styles=styles))
-    state.restore(checkpoint, tensors)
-    for path in damaged:
-        put_out_of_the_way(path)
+    """Returns the state to begin with, and notes.
+
+    `weights` are those of a new run, and None to go on. Where several processes train, the chief
+    alone looks, and the others take over what it has found.
+    """
+    found = None
+    if replicas.cluster.is_chief:
+        # None, though there was a checkpoint: it went away a moment ago.
+        found = read_newest_checkpoint(config.run_folder) if weights is None else None
+        if found is None and weights is None:
+            weights = initial_weights(config)
+    if weights is None:
+        styles = len(config.style_specs)
+        weights = init_weights(config.arch, width=config.width, styles=styles)
+    notes: list[str] = []
+    if found is not None:
+        checkpoint, tensors, earlier, damaged = found
+        notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
+        notes += check_resumable(config, description, earlier, checkpoint)
+    with replicas.scope():
+        state = TrainState(weights)
+    if found is not None:
+        state.restore(found[0], found[1])
+        for path in found[3]:
+            put_out_of_the_way(path)
+    replicas.take_over([*state.tensors().values(), state.step])
     return state, notes
 
 
@@ -201,36 +254,6 @@ def _identity(config: RunConfig, held_out: tuple[Path, ...]) -> str | None:
     if config.val_dataset is None:
         return None
     return f"{len(held_out)} photos, {names_sha256(held_out, Path(config.val_dataset))}"
-
-
-class _HeldOut:
-    """The held-out photos, and how they are scored."""
-
-    def __init__(
-        self,
-        state: TrainState,
-        objective: Objective,
-        config: RunConfig,
-        precision: str,
-        photos: list[np.ndarray],
-    ) -> None:
-        self._photos = photos
-        self._styles = len(config.style_specs)
-        self._score = make_score(state, objective, arch=config.arch, precision=precision)
-
-    def __bool__(self) -> bool:
-        return bool(self._photos)
-
-    def score(self, stop: StopRequest) -> dict[str, float]:
-        """Returns the mean losses, each style in turn; empty without photos or when stopped."""
-        found = []
-        for index, photo in enumerate(self._photos):
-            if stop.requested:
-                return {}
-            choice = np.eye(self._styles, dtype=np.float32)[[index % self._styles]]
-            losses = self._score(tf.constant(photo[None]), tf.constant(choice))
-            found.append({tag: float(value) for tag, value in losses.items()})
-        return _mean(found)
 
 
 @dataclass
@@ -248,12 +271,17 @@ class _Run:
     steps: int
     observer: TrainObserver
     stop: StopRequest
-    writer: RunWriter
+    writer: RunWriter | None  # None in processes other than the chief's.
     train_step: Any
-    held_out: _HeldOut
+    held_out: HeldOut
     record: ValidationRecord
+    replicas: Replicas
     step: int = 0
     saved: int | None = None
+    # Whether held-out losses have not improved for as long as the configuration allows.
+    converged: bool = False
+    # The first signal that any process has got, once all processes know of it.
+    heard: int = 0
     pending: TakenStep | None = None
     first: dict[str, float] = field(default_factory=dict)
     # The last steps, whose losses stay on the device until somebody wants them.
@@ -263,18 +291,12 @@ class _Run:
         self.start_step = self.step = int(self.state.step.numpy())
         self.saved = self.step or None
         self.guard = Guard(
-            self.config.run_folder,
+            self.config.run_folder if self.writer is not None else None,
             weights=list(self.state.weights),
             photos_of=self._photos_of,
-            state_is_finite=self.state.is_finite,
+            state_is_finite=lambda: self.replicas.all(self.state.is_finite()),
             roll_back=self._roll_back,
         )
-
-    @property
-    def converged(self) -> bool:
-        """Whether held-out losses have not improved for as long as the configuration allows."""
-        patience = self.config.patience_checkpoints
-        return patience is not None and self.record.since_best >= patience
 
     def go(self) -> TrainResult:
         """Takes every step that is left, and saves."""
@@ -283,8 +305,9 @@ class _Run:
         began = time.perf_counter()
         if self.saved and self.step % config.checkpoint_every_steps == 0:
             # A run that was stopped while it scored this checkpoint owes its score.
-            if self.step not in self.record.totals:
-                self._validate()
+            if self.writer is not None and self.step not in self.record.totals:
+                self._validate(self.writer)
+        self._agree()
         stream = PhotoStream(
             self.photos,
             image_size=config.image_size,
@@ -294,12 +317,13 @@ class _Run:
             random_flip=config.random_flip,
             start_step=self.start_step,
             stop_step=self.start_step if self.converged else self.steps,
+            rows=self.replicas.rows,
         )
-        clock = _Clock(config.batch_size, stream)
+        clock = StepClock(config.batch_size, lambda: stream.waited_seconds)
         with stream:
             try:
                 self._loop(stream, clock)
-                interrupted = self.stop.requested
+                interrupted = self.asked_to_stop
             except KeyboardInterrupt:
                 interrupted = True
                 # It may have come between the update and our count of it.
@@ -308,14 +332,15 @@ class _Run:
             # Whoever interrupts wants to get away: what is learned is kept, and scored another
             # time.
             self._save(validate=False)
-        elif self.step and not (config.run_folder / MODEL_FILE).is_file():
-            self.writer.save_model(self.state, self.step)
+        elif self.step and self.writer is not None:
+            if not (config.run_folder / MODEL_FILE).is_file():
+                self.writer.save_model(self.state, self.step)
         model_step = self.step
         best = self.record.best_step
         at_its_end = self.converged or (not interrupted and self.step >= self.steps)
         if config.patience_checkpoints is not None and at_its_end and best is not None:
             model_step = best
-            if best != self.step:
+            if best != self.step and self.writer is not None:
                 total = {tags.TOTAL: self.record.totals[best]}
                 self.writer.save_best_model(self.state, best, total)
         return TrainResult(
@@ -323,7 +348,7 @@ class _Run:
             steps=self.step,
             model_step=model_step,
             first=self.first,
-            last=_mean([taken.values for taken in self.last if taken.finite]),
+            last=mean_losses([taken.values for taken in self.last if taken.finite]),
             seconds=time.perf_counter() - began,
             images_per_second=clock.overall(self.step),
             skipped=dict(stream.skipped),
@@ -332,10 +357,12 @@ class _Run:
             converged=self.converged,
         )
 
-    def _loop(self, stream: PhotoStream, clock: _Clock) -> None:
+    def _loop(self, stream: PhotoStream, clock: StepClock) -> None:
         config = self.config
-        while not self.stop.requested:
-            with self.stop.deferred(False):  # Photos can be long in coming.
+        alone = self.replicas.cluster.size == 1
+        while not self.asked_to_stop:
+            # Photos can be long in coming; but nobody leaves the others between two steps.
+            with self.stop.deferred(not alone):
                 photos = next(stream, None)
             if photos is None:
                 return
@@ -349,9 +376,11 @@ class _Run:
                 self.observer.on_log(clock.report(step, values))
             if not self.first and taken.finite:
                 self.first = taken.values
-            if is_first or step % config.summary_every_steps == 0:
+            if self.writer is not None and (is_first or step % config.summary_every_steps == 0):
                 every = config.summary_every_steps * IMAGES_EVERY_SUMMARIES
-                pictures = (photos, self.styled) if is_first or step % every == 0 else None
+                pictures = None
+                if is_first or step % every == 0:
+                    pictures = (photos[: len(self.styled)], self.styled)
                 self.writer.summarize(step, taken.values, pictures)
             if step % config.checkpoint_every_steps == 0 or step == self.steps:
                 self._save(validate=True)
@@ -362,7 +391,7 @@ class _Run:
         """Takes the next step, and looks at the one before."""
         taken = self._compute(photos)
         before = self.pending
-        if before is not None and self.guard.check(before):
+        if before is not None and self._look(before):
             # The weights that this step began with were no good, and now they are.
             taken = self._compute(photos)
         self.pending = taken
@@ -372,44 +401,89 @@ class _Run:
     def _compute(self, photos: np.ndarray) -> TakenStep:
         styles = len(self.config.style_specs)
         choice = style_choice(self.config.seed, self.step, self.config.batch_size, styles)
-        losses, self.styled, gradients = self.train_step(photos, choice)
-        return TakenStep(self.step + 1, photos, choice, losses, gradients)
+        if self.replicas.count == 1:
+            losses, self.styled, gradients = self.train_step(photos, choice)
+            return TakenStep(self.step + 1, photos, choice, losses, gradients)
+        rows = self.replicas.rows
+        word = np.float32(self.stop.signal or 0)
+        losses, self.styled, gradients, words = self.train_step(
+            photos, choice[rows.start : rows.stop], word
+        )
+        return TakenStep(self.step + 1, photos, choice, losses, gradients, words)
+
+    def _look(self, taken: TakenStep) -> bool:
+        """Looks at a step; returns whether weights and moments were restored for it."""
+        if self.replicas.cluster.size > 1:
+            self._hear(np.asarray(taken.words))
+            if not taken.finite:  # The photo at fault may be another process's.
+                photos = self.replicas.gather_rows(taken.photos)
+                taken = dataclasses.replace(taken, photos=photos)
+        return self.guard.check(taken)
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether to take no further step; the same in every process after each."""
+        return self.stop.requested if self.replicas.cluster.size == 1 else self.heard > 0
+
+    def _hear(self, signals: np.ndarray) -> None:
+        """Takes note of the signals that the processes have got, 0 for none."""
+        if not self.heard and signals.any():
+            self.heard = int(signals[np.flatnonzero(signals)[0]])
+            if not self.stop.requested:
+                self.stop.ask(self.heard)
+
+    def _agree(self) -> None:
+        """Makes known to all processes what only one knows."""
+        patience = self.config.patience_checkpoints
+        self.converged = patience is not None and self.record.since_best >= patience
+        if self.replicas.cluster.size > 1:
+            mine = np.array([self.converged, self.stop.signal or 0], np.int64)
+            known = self.replicas.gather(mine)
+            self.converged = bool(known[0, 0])
+            self._hear(known[:, 1])
 
     def _settle(self) -> None:
         """Looks at the last step, so that nothing that is not finite is saved."""
         pending, self.pending = self.pending, None
-        if pending is None or not self.guard.check(pending):
+        if pending is None or not self._look(pending):
             self.guard.restore(self.step)
 
     def _roll_back(self, step: int) -> str:
         """Restores weights and moments as they were last saved; the count of batches goes on."""
-        found = read_newest_checkpoint(self.config.run_folder)
-        if found is not None:
-            self.state.restore(found[0], found[1])
-            source = found[0].name
-        else:
-            self.state.restart(initial_weights(self.config))
-            source = "the start"
+        source = "the chief's last checkpoint"
+        if self.writer is not None:
+            found = read_newest_checkpoint(self.config.run_folder)
+            if found is not None:
+                self.state.restore(found[0], found[1])
+                source = found[0].name
+            else:
+                self.state.restart(initial_weights(self.config))
+                source = "the start"
+        self.replicas.take_over(list(self.state.tensors().values()))
         self.state.step.assign(step)
         return source
 
     def _save(self, *, validate: bool) -> None:
         """Writes a checkpoint and what goes with it, then scores the held-out photos."""
         self._settle()
-        path = self.writer.save_checkpoint(self.state, self.step, spare=self.record.best_step)
         self.saved = self.step
-        validation = self._validate() if validate else {}
-        self.observer.on_checkpoint(path, validation)
+        if self.writer is not None:
+            best = self.record.best_step
+            path = self.writer.save_checkpoint(self.state, self.step, spare=best)
+            validation = self._validate(self.writer) if validate else {}
+            self.observer.on_checkpoint(path, validation)
+        if validate:
+            self._agree()
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, writer: RunWriter) -> dict[str, float]:
         """Scores the held-out photos, and takes note."""
         validation = self.held_out.score(self.stop)
         if validation:
             self.record.add(self.step, validation[tags.TOTAL])
             self.record.write(self.config.run_folder)
-            self.writer.save_model(self.state, self.step, validation)
+            writer.save_model(self.state, self.step, validation)
             scalars = {f"validation/{tag}": value for tag, value in validation.items()}
-            self.writer.summarize(self.step, scalars)
+            writer.summarize(self.step, scalars)
         return validation
 
     def _photos_of(self, step: int) -> list[Path]:
@@ -417,39 +491,3 @@ class _Run:
         count, size = len(self.photos), self.config.batch_size
         places = photo_places(count, self.config.seed, (step - 1) * size, size)
         return [self.photos[place] for place in places]
-
-
-class _Clock:
-    """Measures speed between reports, on a clock that nobody sets."""
-
-    def __init__(self, batch_size: int, stream: PhotoStream) -> None:
-        self._batch_size = batch_size
-        self._stream = stream
-        self._begin: tuple[int, float] | None = None
-        self._step, self._at, self._waited = 0, 0.0, 0.0
-
-    def report(self, step: int, values: Mapping[str, float]) -> StepReport:
-        """Returns a report; the first has no speed, as that step holds the tracing."""
-        now, waited = time.perf_counter(), self._stream.waited_seconds
-        rate = share = 0.0
-        if self._begin is None:
-            self._begin = step, now
-        else:
-            elapsed = max(now - self._at, 1e-9)
-            rate = (step - self._step) * self._batch_size / elapsed
-            share = (waited - self._waited) / elapsed
-        self._step, self._at, self._waited = step, now, waited
-        return StepReport(step, values, rate, share)
-
-    def overall(self, step: int) -> float:
-        """Images per second from the first report to now; 0 before a second step."""
-        if self._begin is None or step <= self._begin[0]:
-            return 0.0
-        elapsed = max(time.perf_counter() - self._begin[1], 1e-9)
-        return (step - self._begin[0]) * self._batch_size / elapsed
-
-
-def _mean(history: list[dict[str, float]]) -> dict[str, float]:
-    if not history:
-        return {}
-    return {tag: float(np.mean([values[tag] for values in history])) for tag in history[0]}

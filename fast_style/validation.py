@@ -1,4 +1,4 @@
-"""The record of held-out losses that a run keeps, which decides when it has stopped improving."""
+"""Held-out photos: how they are scored, and the record that tells when a run stops improving."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import tensorflow as tf
+
+from fast_style.config import RunConfig
 from fast_style.files import atomic_path
+from fast_style.objective import Objective
+from fast_style.stopping import StopRequest
+from fast_style.train_state import TrainState, make_score
 
 VALIDATION_FILE = "validation.json"
 
@@ -56,3 +63,38 @@ class ValidationRecord:
         """How many checkpoints were scored after the best one."""
         best = self.best_step
         return 0 if best is None else sum(step > best for step in self.totals)
+
+
+class HeldOut:
+    """The held-out photos of a run, and how they are scored."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        objective: Objective,
+        config: RunConfig,
+        precision: str,
+        photos: list[np.ndarray],
+    ) -> None:
+        """Takes uint8 [H, W, 3] photos; without any, nothing is ever scored."""
+        self._photos = photos
+        self._styles = len(config.style_specs)
+        self._score = make_score(state, objective, arch=config.arch, precision=precision)
+
+    def score(self, stop: StopRequest) -> dict[str, float]:
+        """Returns the mean losses, each style in turn; empty without photos or when stopped."""
+        found = []
+        for index, photo in enumerate(self._photos):
+            if stop.requested:
+                return {}
+            choice = np.eye(self._styles, dtype=np.float32)[[index % self._styles]]
+            losses = self._score(tf.constant(photo[None]), tf.constant(choice))
+            found.append({tag: float(value) for tag, value in losses.items()})
+        return mean_losses(found)
+
+
+def mean_losses(history: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the mean of each loss; empty without any."""
+    if not history:
+        return {}
+    return {tag: float(np.mean([values[tag] for values in history])) for tag in history[0]}

@@ -205,6 +205,17 @@ def test_stream_ends_at_stop_step(tmp_path: Path) -> None:
 # Unreadable photos
 
 
+def test_rows_of_a_batch_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    paths = make_photos(tmp_path, 5)
+    settings: dict[str, Any] = {"image_size": 8, "batch_size": 4, "seed": 3, "stop_step": 3}
+    with PhotoStream(paths, **settings) as stream:
+        whole = list(stream)
+    for rows in (range(0, 2), range(2, 4)):
+        with PhotoStream(paths, rows=rows, **settings) as stream:
+            for part, batch in zip(stream, whole, strict=True):
+                np.testing.assert_array_equal(part, batch[rows.start : rows.stop])
+
+
 def test_half_of_the_photos_truncated_still_gives_full_batches(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -287,7 +287,7 @@ def test_a_run_with_patience_leaves_its_best_model(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     totals = iter([3.0, 1.0, 2.0, 2.5])
-    monkeypatch.setattr(training._HeldOut, "score", lambda *_: {tags.TOTAL: next(totals)})
+    monkeypatch.setattr(training.HeldOut, "score", lambda *_: {tags.TOTAL: next(totals)})
     result, _ = run_tiny(
         world,
         tmp_path,
