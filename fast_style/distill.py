@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ from fast_style.checkpoints import (
 from fast_style.data import find_photos
 from fast_style.distill_config import DistillConfig
 from fast_style.distill_data import Studio
+from fast_style.distill_report import calibration, compare
 from fast_style.distill_start import pruned
 from fast_style.distill_step import make_distill_step
 from fast_style.errors import ConfigError
 from fast_style.files import atomic_path, check_folder, make_folder
 from fast_style.hardware import describe_device, resolve_precision
+from fast_style.loss_models import MINI
 from fast_style.loss_net import LossNetwork, build_loss_network
 from fast_style.loss_weights import read_weights, resolve_weights_file
 from fast_style.mini_net import TEACHER, metric, variable
@@ -43,6 +46,7 @@ LICENCE = (
 )
 
 _FIRST_SCENES = 12  # Pictures from so many scenes are what the first fit is made to.
+_CALIBRATION_STAGES = (5, 15, 40)
 _FAR_STEP = 1 << 40  # Scenes that no step looks at.
 _FREE_KEYS = frozenset(
     {
@@ -177,7 +181,8 @@ def distill(
             "versions": package_versions(),
             "git_commit": git_commit(),
         }
-        write_mini(output, state, scales, config, description)
+        factors = _calibration(config, state, scales, teacher, photos, styles)
+        write_mini(output, state, scales, config, description | {"calibration": factors}, factors)
         return DistillResult(output, done, time.perf_counter() - began, losses)
 
 
@@ -187,6 +192,7 @@ def write_mini(
     scales: Mapping[str, float],
     config: DistillConfig,
     description: Mapping[str, Any],
+    factors: Mapping[str, float],
 ) -> None:
     """Writes a distilled network as the file that `mini_net` reads.
 
@@ -196,11 +202,12 @@ def write_mini(
       scales: {layer: what its maps are to be multiplied by}.
       config: How it was made.
       description: What else the header should say; JSON-able.
+      factors: {layer: what to multiply its features by}, see `distill_report.calibration`.
     """
     tensors = {name: value.numpy() for name, value in _network(state).items()}
     for layer in config.layers:
         teacher_map = state.weights[variable(layer, _MAP)].numpy() * scales[layer]
-        tensors[variable(layer, "metric")] = metric(teacher_map)
+        tensors[variable(layer, "metric")] = metric(factors[layer] * teacher_map)
         tensors[variable(layer, "channels")] = np.array([len(teacher_map)], np.int32)
     header = {
         TEACHER: config.teacher,
@@ -215,6 +222,34 @@ def write_mini(
     make_folder(path.parent)
     with atomic_path(path) as aside:
         aside.write_bytes(safetensors.numpy.save(tensors, metadata=header))
+
+
+def _calibration(
+    config: DistillConfig,
+    state: TrainState,
+    scales: Mapping[str, float],
+    teacher: LossNetwork,
+    photos: Sequence[Path],
+    styles: Sequence[Path],
+) -> dict[str, float]:
+    """Measures what the lengths that the network reports fall short by."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "uncalibrated.safetensors"
+        write_mini(file, state, scales, config, {}, dict.fromkeys(config.layers, 1.0))
+        own = build_loss_network(MINI, file, [f"{MINI}/{layer}" for layer in config.layers])
+        report = compare(
+            own,
+            teacher,
+            photos,
+            styles,
+            content_layer=config.content_layer,
+            size=config.image_size,
+            pairs=config.calibration_photos,
+            stages=_CALIBRATION_STAGES,
+            seed=config.seed,
+            to_please_teacher=True,
+        )
+    return calibration(report, config.layers, config.content_layer)
 
 
 def _run(

@@ -55,6 +55,8 @@ class DistillConfig:
       steps: Steps of distillation.
       learning_rate: Adam's at its highest; it is warmed up, and decays along a cosine.
       gram_weight: Weight of errors of Gram matrices beside errors of features.
+      calibration_photos: How many photos are optimized in the end, to measure what is missing
+        from the lengths that the network reports.
       precision: 'auto', 'float32' or 'bfloat16'.
       seed: Everything random derives from it.
       log_every_steps: Steps between two reports.
@@ -89,6 +91,7 @@ class DistillConfig:
     steps: Annotated[int, checks.whole(1)] = 3000
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
     gram_weight: Annotated[float, checks.number()] = 1.0
+    calibration_photos: Annotated[int, checks.whole(1)] = 16
     precision: Annotated[str, checks.choice("auto", "float32", "bfloat16")] = "auto"
     seed: Annotated[int, checks.whole(0)] = 0
     log_every_steps: Annotated[int, checks.whole(1)] = 20

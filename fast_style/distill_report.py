@@ -27,7 +27,6 @@ from fast_style.objective import Objective, style_grams
 from fast_style.picture_loss import Evaluator, picture_loss_of
 
 STAGES = (0, 5, 15, 40, 100)
-"""After how many steps of Adam, at 10 levels a step, pictures are scored."""
 
 _STYLE_WEIGHTS = (20.0, 300.0)
 
@@ -87,10 +86,13 @@ def agreements(terms: Sequence[str], own: np.ndarray, teacher: np.ndarray) -> di
     """Compares [triples, terms] of two networks, term by term."""
     found = {}
     for index, term in enumerate(terms):
-        ratios = own[:, index] / np.maximum(teacher[:, index], 1e-12)
-        low, ratio, high = np.quantile(ratios, (0.1, 0.5, 0.9))
+        known = (teacher[:, index] > 0.0) & (own[:, index] > 0.0)  # A photo has no content loss.
+        ratios = own[known, index] / teacher[known, index]
+        low, ratio, high = np.quantile(ratios if ratios.size else [1.0], (0.1, 0.5, 0.9))
+        with np.errstate(invalid="ignore"):  # Of values that are all equal, ranks say nothing.
+            correlation = rank_correlation(own[:, index], teacher[:, index])
         found[term] = Agreement(
-            rank_correlation(own[:, index], teacher[:, index]),
+            correlation,
             float(ratio),
             float(low),
             float(high),
@@ -107,10 +109,12 @@ def compare(
     content_layer: str,
     size: int = 256,
     pairs: int = 40,
+    stages: Sequence[int] = STAGES,
     seed: int = 0,
+    to_please_teacher: bool = False,
     on_step: Callable[[int, int], None] | None = None,
 ) -> DistillReport:
-    """Scores `pairs` * len(STAGES) triples of a picture, a photo and a style by both networks.
+    """Scores `pairs` * len(stages) triples of a picture, a photo and a style by both networks.
 
     Args:
       own: The distilled network.
@@ -120,14 +124,17 @@ def compare(
       content_layer: Where contents are compared: a layer without the network's name.
       size: Side of the pictures in px.
       pairs: How many photos are optimized.
+      stages: After how many steps of Adam, at 10 levels a step, pictures are scored.
       seed: Decides which photo goes with which style, and the style weights.
+      to_please_teacher: Whether pictures are optimized for the teacher's losses instead.
       on_step: Is told how many pairs of how many are done.
     """
     rng = np.random.default_rng(seed)
     networks = (own, teacher)
     pictures = [cover_crop(read_opaque(path), size) for path in styles]
     grams = [style_grams(network, network.layers, pictures) for network in networks]
-    evaluator = Evaluator(own)
+    critic = 1 if to_please_teacher else 0
+    evaluator = Evaluator(networks[critic])
     rows: tuple[list[list[float]], list[list[float]]] = ([], [])
     for pair in range(pairs):
         style = int(rng.integers(len(pictures)))
@@ -151,16 +158,18 @@ def compare(
             network(tf.constant(photo[None]), tuple(loss.content_layers))
             for network, loss in zip(networks, losses, strict=True)
         ]
-        evaluate = evaluator.evaluation(losses[0], photo_features[0])
+        evaluate = evaluator.evaluation(losses[critic], photo_features[critic])
         picture = photo.astype(np.float32)
         if rng.random() < 0.3:
             picture = rng.uniform(0, 255, picture.shape).astype(np.float32)
         direction = adam_direction(beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-        for step in range(max(STAGES) + 1):
-            if step in STAGES:
+        for step in range(max(stages) + 1):
+            if step in stages:
                 for row, loss, features in zip(rows, losses, photo_features, strict=True):
                     terms = loss.terms(tf.constant(picture[None]), features)
                     row.append([float(terms[tag]) for tag in _tags(loss.style_layers)])
+            if step == max(stages):
+                break
             gradient = evaluate(picture)[1]
             picture = np.clip(picture - 10.0 * direction(gradient), 0, 255).astype(np.float32)
         if on_step is not None:
@@ -168,6 +177,32 @@ def compare(
     names = ("total", "content", *(f"style {layer.split('/')[-1]}" for layer in own.layers))
     values = [np.array(row) for row in rows]
     return DistillReport(names, values[0], values[1], agreements(names, values[0], values[1]))
+
+
+def calibration(
+    report: DistillReport, layers: Sequence[str], content_layer: str
+) -> dict[str, float]:
+    """Returns what to multiply features by, for losses to have the teacher's size on the median.
+
+    What a narrow network does not know of its teacher's features is missing from every length. A
+    content loss is a square of features, a style loss a fourth power; a layer of both gets the
+    geometric mean of what each would have.
+
+    Args:
+      report: A comparison.
+      layers: The network's layers, in its order.
+      content_layer: The one of them that the content is compared at.
+
+    Returns:
+      {layer: factor}.
+    """
+    factors = {}
+    for layer in layers:
+        factor = report.agreement[f"style {layer.split('/')[-1]}"].ratio ** -0.25
+        if layer == content_layer:
+            factor = (factor * report.agreement["content"].ratio ** -0.5) ** 0.5
+        factors[layer] = float(factor)
+    return factors
 
 
 def write_distill_report(folder: Path, report: DistillReport, title: str) -> tuple[Path, Path]:
