@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from fast_style import objective as tags
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
+from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.objective import Objective
 from fast_style.transform_net import architecture, transform
@@ -125,6 +126,8 @@ def make_train_step(
     batch_size: int,
     image_size: int,
     gradient_clip: float | None = None,
+    consistency_weight: float = 0.0,
+    seed: int = 0,
 ) -> Any:
     """Returns the compiled step: (photos, style weights) -> (losses, styled pictures, gradients).
 
@@ -138,10 +141,20 @@ def make_train_step(
     outlier coming: one photo whose gradient is ten times the usual moves the weights ten times as
     far, again and again while the first moment remembers it, and a net can take hundreds of steps
     to recover. The norm reported is that before.
+
+    With `consistency_weight`, the loss has the consistency of the net's answers as one more term,
+    whose noise is a function of `seed` and the step. Without, the term is not computed.
     """
     styles = len(objective.style_weights)
     factor = architecture(arch).learning_rate
     rates = {name: learning_rate * factor(name) for name in state.weights}
+
+    def consistency(photos: tf.Tensor, styled: tf.Tensor, style_weights: tf.Tensor) -> tf.Tensor:
+        def stylize(pictures: tf.Tensor) -> tf.Tensor:
+            return transform(arch, state.weights, pictures, style_weights, dtype=precision)
+
+        drawn = tf.stack([tf.constant(seed % 2**63, tf.int64), state.step])
+        return consistency_loss(stylize, photos, styled, drawn)
 
     @tf.function(
         input_signature=[
@@ -155,6 +168,11 @@ def make_train_step(
             tape.watch(state.weights)
             styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
             losses = objective.score(styled, photos, style_weights)
+            if consistency_weight:
+                losses[tags.CONSISTENCY] = consistency(photos, styled, style_weights)
+                weighted = consistency_weight * losses[tags.CONSISTENCY]
+                losses[tags.WEIGHTED_CONSISTENCY] = weighted
+                losses[tags.TOTAL] += weighted
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
         norm = tf.sqrt(2.0 * tf.reduce_sum(halves))

@@ -159,6 +159,8 @@ def train(
                 batch_size=config.batch_size,
                 image_size=config.image_size,
                 gradient_clip=config.gradient_clip,
+                consistency_weight=config.consistency_weight,
+                seed=config.seed,
             ),
             held_out=_HeldOut(state, objective, config, precision, validation),
             record=ValidationRecord.read(folder, _identity(config, held_out), start_step),
