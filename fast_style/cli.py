@@ -18,7 +18,12 @@ from tqdm import tqdm
 
 from fast_style.cli_distill import add_distill_arguments, run_distill
 from fast_style.cli_export import add_export_arguments, run_export
-from fast_style.cli_film import add_flicker_arguments, run_films, run_flicker
+from fast_style.cli_film import (
+    add_flicker_arguments,
+    check_film_options,
+    run_films,
+    run_flicker,
+)
 from fast_style.cli_optimize import (
     add_optimize_arguments,
     add_preview_arguments,
@@ -126,14 +131,14 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=tuple(FORMATS),
-        help="what results are written as (default: each as it came)",
+        help="what pictures are written as (default: each as it came)",
     )
     parser.add_argument(
         "--quality",
         type=percentage,
         default=95,
         metavar="1..100",
-        help="of JPEG and WebP (default: 95)",
+        help="of JPEG, WebP and films (default: 95)",
     )
     parser.add_argument(
         "--skip-existing", action="store_true", help="leave out pictures that have a result already"
@@ -143,7 +148,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
-        help="refuse pictures of more pixels, which may be meant to exhaust the memory "
+        help="refuse pictures and frames of more pixels, which may be meant to exhaust the memory "
         f"(default: {DEFAULT_MAX_PIXELS:,})",
     )
     parser.add_argument(
@@ -165,10 +170,13 @@ def _eval(options: argparse.Namespace) -> int:
 
     how = stylize_options(options)
     import_tensorflow()
+    from fast_style.memory import release_library_pages
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
+    release_library_pages()
     jobs = plan_jobs(options.images, options.output, model.model.label, form=options.format)
+    check_film_options(jobs, options)
     if how.style_weights is not None:
         try:
             model.check_style_weights(how.style_weights)
@@ -189,7 +197,11 @@ def _eval(options: argparse.Namespace) -> int:
         max_pixels=options.max_pixels,
     )
     films = run_films(
-        (job for job in jobs if job.is_film), lambda frame: stylize([frame])[0], options.temporal
+        (job for job in jobs if job.is_film),
+        lambda frame: stylize([frame])[0],
+        options.temporal,
+        quality=options.quality,
+        max_pixels=options.max_pixels,
     )
     with contextlib.closing(pictures):
         return _report_outcomes(itertools.chain(pictures, films), len(jobs))

@@ -5,22 +5,46 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from fast_style.errors import FastStyleError
+from fast_style.errors import FastStyleError, UsageError
 from fast_style.images import printable
 from fast_style.jobs import Job
+from fast_style.opening import DEFAULT_MAX_PIXELS
 from fast_style.pipeline import Outcome, as_failure
 from fast_style.steady import UNCHANGED, Steadier, flicker
 from fast_style.terminal import say
-from fast_style.video import read_frames, stylize_film
+from fast_style.video import DEFAULT_QUALITY, read_frames, stylize_film
+
+
+def check_film_options(jobs: Sequence[Job], options: argparse.Namespace) -> None:
+    """Refuses options that would do nothing for the films, or for want of films.
+
+    Raises:
+      UsageError: If --format is given with a film, or --temporal without any.
+    """
+    film = next((job.source for job in jobs if job.is_film), None)
+    if film is not None and options.format is not None:
+        raise UsageError(
+            f"--format {options.format}: is for pictures and {printable(film)} is a film; leave it "
+            "out, or name a film with -o NAME.mp4"
+        )
+    if film is None and options.temporal > 0.0:
+        raise UsageError(
+            f"--temporal {options.temporal:g}: is for films and there is none; leave it out"
+        )
 
 
 def run_films(
-    jobs: Iterable[Job], stylize: Callable[[np.ndarray], np.ndarray], temporal: float
+    jobs: Iterable[Job],
+    stylize: Callable[[np.ndarray], np.ndarray],
+    temporal: float,
+    *,
+    quality: int = DEFAULT_QUALITY,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[Outcome]:
     """Stylizes films with a bar over the frames of each; a bad one does not stop the others.
 
@@ -28,6 +52,8 @@ def run_films(
       jobs: The films.
       stylize: One frame, uint8 [H, W, 3].
       temporal: 0 to 1, see `Steadier`.
+      quality: 1 to 100, see `stylize_film`.
+      max_pixels: Films with larger frames are refused.
 
     Yields:
       An outcome per film.
@@ -51,7 +77,14 @@ def run_films(
                 bar.update(done - bar.n)
 
             try:
-                result = stylize_film(job.source, job.target, steadied, progress=progress)
+                result = stylize_film(
+                    job.source,
+                    job.target,
+                    steadied,
+                    quality=quality,
+                    max_pixels=max_pixels,
+                    progress=progress,
+                )
             except Exception as error:  # One bad film does not stop the rest.
                 outcome = Outcome(job, error=as_failure(job, error))
             else:

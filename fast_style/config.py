@@ -112,9 +112,9 @@ class RunConfig:
       learning_rate: Adam's, above 0.
       gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
         square so far); longer ones are shortened; None: never.
-        None: never.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
+      consistency_weight: Weight of the consistency loss (see `consistency`); 0: it is not computed.
       loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
       content_layers: Layers of the loss model that are compared with the photo's.
@@ -154,6 +154,7 @@ class RunConfig:
     gradient_clip: Annotated[float | None, checks.optional(checks.number(above=True))] = 1.5
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
+    consistency_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
     loss_model_file: Annotated[str, checks.path] = ""
     content_layers: Annotated[tuple[str, ...], checks.layers] = ("vgg_16/conv3/conv3_3",)

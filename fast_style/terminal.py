@@ -275,7 +275,7 @@ def loss_number(value: float) -> str:
 
 
 def terms_line(losses: Mapping[str, float]) -> str:
-    """Returns the weighted terms and their total.
+    """Returns the weighted terms that there are, and their total.
 
     Args:
       losses: {tag of `objective`: value}.
@@ -288,8 +288,10 @@ def terms_line(losses: Mapping[str, float]) -> str:
             ("content", tags.WEIGHTED_CONTENT),
             ("style", tags.WEIGHTED_STYLE),
             ("tv", tags.WEIGHTED_VARIATION),
+            ("consistency", tags.WEIGHTED_CONSISTENCY),
             ("total", tags.TOTAL),
         )
+        if tag in losses
     )
 
 

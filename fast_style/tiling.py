@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style.checkpoints import Model
-from fast_style.layers import moments, normalize, tanh_pixels
 from fast_style.map_store import MapStore, StoredMap, open_store
 from fast_style.resample import levels
 from fast_style.stages import (
@@ -25,15 +24,12 @@ from fast_style.stages import (
     Grid,
     Residual,
     Stage,
-    apply_elements,
     channels,
-    finish,
     net_stages,
     plan_axis,
     scale_and_offset,
-    take,
 )
-from fast_style.transform_net import RGB_MEANS, Weights
+from fast_style.tile_graphs import Pass, TileGraphs, measured
 
 Range = tuple[int, int]
 Sink = Callable[[int, int, np.ndarray], None]
@@ -95,25 +91,6 @@ class _Source:
     maps: tuple[StoredMap, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """What is computed of every tile.
-
-    Attributes:
-      kind: Of the source.
-      pending: Of the source.
-      elements: From the source to what is computed.
-      gives: The output: its statistics, the map (and its statistics, if it has a norm), or pixels.
-      keep: Whether the source's own part is given too, in the second place.
-    """
-
-    kind: str
-    pending: Stage | None
-    elements: tuple[Element, ...]
-    gives: Literal["statistics", "map", "pixels"]
-    keep: bool = False
-
-
 @dataclass
 class _Picture:
     """One picture on its way through the net: its axes, its mix of styles and known norms."""
@@ -136,7 +113,7 @@ class TiledNet:
         self._net = net_stages(model.arch)
         self._weights = model.weights
         self._dtype = tf.as_dtype(precision)
-        self._functions: dict[Any, Any] = {}
+        self._graphs = TileGraphs(self._net, self._weights, self._dtype)
 
     def exact(self, image: np.ndarray, mix: np.ndarray, sink: Sink, *, tile: int) -> None:
         """Stylizes a picture as the whole net would, to the rounding.
@@ -208,10 +185,10 @@ class TiledNet:
         plans = [
             plan_axis(g, elements, 0, end) for g, end in zip(small.source.grids, ends, strict=True)
         ]
-        stages = self._normed(elements)
+        stages = self._graphs.normed(elements)
         affine = [scale_and_offset(stage, self._weights, small.mix) for stage in stages]
         (pixels,) = small.source.read(plans[0][:2], plans[1][:2])
-        found = self._function(None)(pixels[None], _takes(*plans), affine)
+        found = self._graphs.of_thumbnail()(pixels[None], _takes(*plans), affine)
         picture = self._picture(image, mix)
         for stage, (mean, variance) in zip(stages, found, strict=True):
             self._set_norm(picture, stage, mean.numpy(), variance.numpy())
@@ -278,7 +255,7 @@ class TiledNet:
         gives: Literal["statistics", "map"],
         maps: Sequence[StoredMap] = (),
     ) -> None:
-        step = _Pass(source.kind, source.pending, elements, gives, keep=len(maps) > 1)
+        step = Pass(source.kind, source.pending, elements, gives, keep=len(maps) > 1)
         last = elements[-1]
         statistics = ChannelStatistics()
         grids = _after(source.grids, elements)
@@ -287,19 +264,19 @@ class TiledNet:
         ):
             for stored, values in zip(maps, outputs, strict=False):
                 stored.write(rows[0], columns[0], values.numpy()[0])
-            if _measured(last):
+            if measured(last):
                 pixels = (rows[1] - rows[0]) * (columns[1] - columns[0])
                 mean, variance = outputs[-2:]
                 statistics.add(
                     pixels * (4 if grids[0].phases else 1), mean.numpy(), variance.numpy()
                 )
-        if _measured(last):
+        if measured(last):
             assert isinstance(last, Stage)
             self._set_norm(picture, last, statistics.mean, statistics.variance)
 
     def _block_passes(self, block: Residual) -> list[tuple[Element, ...]]:
         """Splits a block where a norm needs statistics; one without norms is one pass."""
-        if any(_measured(stage) for stage in block.stages):
+        if any(measured(stage) for stage in block.stages):
             return [(stage,) for stage in block.stages]
         return [(block,)]
 
@@ -344,7 +321,7 @@ class TiledNet:
         shape: tuple[int, ...],
     ) -> None:
         """Computes the pixels and passes them on."""
-        step = _Pass(source.kind, source.pending, elements, "pixels")
+        step = Pass(source.kind, source.pending, elements, "pixels")
         crop = self._net.crop
         areas = [(crop // 2, -(-(crop + size) // 2)) for size in shape[:2]]
         for rows, columns, (pixels,) in self._tiles(step, picture, source, areas, tile):
@@ -356,15 +333,15 @@ class TiledNet:
 
     def _tiles(
         self,
-        step: _Pass,
+        step: Pass,
         picture: _Picture,
         source: _Source,
         areas: Sequence[Range],
         tile: int,
     ) -> Iterator[tuple[Range, Range, list[Any]]]:
         """Runs a pass: yields the rows, the columns and the outputs of every tile."""
-        run = self._function(step)
-        norms = [picture.norms[stage] for stage in self._needed(step)]
+        run = self._graphs.of(step)
+        norms = [picture.norms[stage] for stage in self._graphs.needed(step)]
         scale = _after(source.grids, step.elements)[0].scale
         side = max(round(tile / scale), 1)
         axes = [
@@ -378,108 +355,6 @@ class TiledNet:
                 takes.append((_within(rows, down), _within(columns, across)))
             yield rows, columns, run([value[None] for value in values], takes, norms)
 
-    # --- graphs ---
-
-    def _function(self, step: _Pass | None) -> Any:
-        """Returns a pass, or for none the survey of a thumbnail, compiled."""
-        if step not in self._functions:
-            self._functions[step] = self._traced(step) if step else self._survey()
-        return self._functions[step]
-
-    def _needed(self, step: _Pass) -> list[Stage]:
-        """The stages whose norms a pass applies, in order."""
-        pending = [step.pending] if step.pending is not None else []
-        stages = self._normed(step.elements, biased=step.gives == "pixels")
-        if step.gives != "pixels" and _measured(step.elements[-1]):
-            stages = stages[:-1]
-        return pending + stages
-
-    def _normed(self, elements: Sequence[Element], *, biased: bool = False) -> list[Stage]:
-        stages = itertools.chain.from_iterable(
-            element.stages if isinstance(element, Residual) else (element,) for element in elements
-        )
-        return [stage for stage in stages if stage.norm == "instance" or (biased and stage.norm)]
-
-    def _traced(self, step: _Pass) -> Any:
-        """Returns the compiled pass: (values, takes, norms) -> outputs."""
-        needed = self._needed(step)
-        count = 1 + (step.kind == "sum")
-        depth = channels(self._net.front[-1], self._weights)
-        value = (
-            tf.TensorSpec([1, None, None, 3], tf.float32)
-            if step.kind == "picture"
-            else tf.TensorSpec([1, None, None, depth], self._dtype)
-        )
-        index = tf.TensorSpec([None], tf.int32)
-        signature = [
-            [value] * count,
-            [(index, index)] * (_convolutions(step.elements) + step.keep),
-            [self._vectors(stage, 3) for stage in needed],
-        ]
-
-        @tf.function(input_signature=signature, autograph=False)
-        def run(values: list, takes: list, norms: list) -> list:
-            weights = {name: tf.constant(value) for name, value in self._weights.items()}
-            known = dict(zip(needed, norms, strict=True))
-
-            def norm(x: tf.Tensor, stage: Stage) -> tf.Tensor:
-                return normalize(x, *known[stage])
-
-            x = values[0]
-            if step.kind == "picture":
-                x = tf.cast(x - RGB_MEANS, self._dtype)
-            if step.pending is not None:
-                pending = finish(values[-1], step.pending, norm)
-                x = x + pending if step.kind == "sum" else pending
-            y = apply_elements(x, step.elements, weights, takes, norm)
-            last = step.elements[-1]
-            if step.gives == "pixels":
-                assert isinstance(last, Stage)
-                return [tanh_pixels(tf.nn.depth_to_space(finish(y, last, norm), 2))]
-            outputs = [y] if step.gives == "map" else []
-            if step.keep:
-                outputs.append(take(x, takes[-1]))
-            if _measured(last):
-                outputs += _plain_moments(y, last, weights)
-            return outputs
-
-        return run
-
-    def _survey(self) -> Any:
-        """Returns the compiled (picture, takes, scales and offsets) -> means and variances."""
-        elements = self._net.elements
-        stages = self._normed(elements)
-        index = tf.TensorSpec([None], tf.int32)
-        signature = [
-            tf.TensorSpec([1, None, None, 3], tf.float32),
-            [(index, index)] * _convolutions(elements),
-            [self._vectors(stage, 2) for stage in stages],
-        ]
-
-        @tf.function(input_signature=signature, autograph=False)
-        def run(pixels: tf.Tensor, takes: list, affine: list) -> list:
-            weights = {name: tf.constant(value) for name, value in self._weights.items()}
-            known = dict(zip(stages, affine, strict=True))
-            found = []
-
-            def norm(x: tf.Tensor, stage: Stage) -> tf.Tensor:
-                mean, variance = moments(x)
-                found.append((mean, variance))
-                scale, offset = known[stage]
-                gain = scale * tf.math.rsqrt(variance + self._net.epsilon)
-                return normalize(x, mean, gain, offset)
-
-            x = tf.cast(pixels - RGB_MEANS, self._dtype)
-            y = apply_elements(x, elements, weights, takes, norm)
-            if _measured(elements[-1]):
-                found.append(_plain_moments(y, elements[-1], weights))
-            return found
-
-        return run
-
-    def _vectors(self, stage: Stage, count: int) -> tuple[tf.TensorSpec, ...]:
-        return (tf.TensorSpec([channels(stage, self._weights)], tf.float32),) * count
-
 
 def parts(start: int, stop: int, side: int) -> list[Range]:
     """Cuts a range into as few parts as possible, none longer than `side`, about equally long."""
@@ -492,22 +367,6 @@ def _after(grids: tuple[Grid, Grid], elements: Sequence[Element]) -> tuple[Grid,
     for element in elements:
         grids = (grids[0].after(element), grids[1].after(element))
     return grids
-
-
-def _measured(element: Element) -> bool:
-    """Whether the element leaves a norm whose statistics have to be gathered."""
-    return isinstance(element, Stage) and element.norm == "instance"
-
-
-def _convolutions(elements: Sequence[Element]) -> int:
-    """How many positions to take `plan_axis` gives: one per convolution, one more per block."""
-    return sum(len(e.stages) + 1 if isinstance(e, Residual) else 1 for e in elements)
-
-
-def _plain_moments(y: tf.Tensor, element: Element, weights: Weights) -> tuple[tf.Tensor, ...]:
-    """The moments of a map in either layout."""
-    assert isinstance(element, Stage)
-    return moments(tf.reshape(y, [1, 1, -1, channels(element, weights)]))
 
 
 def _takes(

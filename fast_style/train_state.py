@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from fast_style import objective as tags
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
+from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.objective import Objective
 from fast_style.replicas import Replicas
@@ -136,6 +137,8 @@ def make_train_step(
     batch_size: int,
     image_size: int,
     gradient_clip: float | None = None,
+    consistency_weight: float = 0.0,
+    seed: int = 0,
 ) -> Any:
     """Returns the compiled step: (photos, style weights) -> (losses, styled pictures, gradients).
 
@@ -149,9 +152,13 @@ def make_train_step(
     outlier coming: one photo whose gradient is ten times the usual moves the weights ten times as
     far, again and again while the first moment remembers it, and a net can take hundreds of steps
     to recover. The norm reported is that before.
+
+    With `consistency_weight`, the loss has the consistency of the net's answers as one more term,
+    whose noise is a function of `seed` and the step. Without, the term is not computed.
     """
     styles = len(objective.style_weights)
-    compute, learn = _parts(state, objective, arch, precision, learning_rate, gradient_clip)
+    compute = _computation(state, objective, arch, precision, consistency_weight, seed)
+    learn = _learning(state, arch, learning_rate, gradient_clip)
 
     @tf.function(
         input_signature=[
@@ -178,6 +185,8 @@ def make_replicated_step(
     learning_rate: float,
     image_size: int,
     gradient_clip: float | None = None,
+    consistency_weight: float = 0.0,
+    seed: int = 0,
 ) -> Any:
     """Returns `make_train_step`'s step for several devices: each computes its share of a batch.
 
@@ -193,6 +202,8 @@ def make_replicated_step(
       learning_rate: Of Adam.
       image_size: Side of the photos in px.
       gradient_clip: See `make_train_step`.
+      consistency_weight: See there.
+      seed: See there.
 
     Returns:
       (photos, style weights, word) -> (losses, styled pictures, gradients, words). Photos and style
@@ -200,14 +211,17 @@ def make_replicated_step(
       device. Of a word, one float32 from each process, all processes get all, [processes].
     """
     styles = len(objective.style_weights)
-    compute, learn = _parts(state, objective, arch, precision, learning_rate, gradient_clip)
+    compute = _computation(state, objective, arch, precision, consistency_weight, seed)
+    learn = _learning(state, arch, learning_rate, gradient_clip)
     rows, size = len(replicas.rows), replicas.cluster.size
     share = rows // replicas.local
 
     def one(photos: tf.Tensor, style_weights: tf.Tensor, word: tf.Tensor):
         first = replicas.place() * share
         losses, styled, gradients = compute(
-            photos[first : first + share], style_weights[first : first + share]
+            photos[first : first + share],
+            style_weights[first : first + share],
+            (replicas.rows.start + first, share * replicas.count),
         )
         words = word * tf.one_hot(replicas.cluster.index, size)
         # One transfer for everything: what many small ones cost is waiting.
@@ -242,29 +256,51 @@ def make_replicated_step(
     return train_step
 
 
-def _parts(
+def _computation(
     state: TrainState,
     objective: Objective,
     arch: str,
     precision: str,
-    learning_rate: float,
-    gradient_clip: float | None,
-) -> tuple[Any, Any]:
-    """Returns the two halves of a step, for use inside a graph.
+    consistency_weight: float,
+    seed: int,
+) -> Any:
+    """Returns the first half of a step, for use inside a graph.
 
-    One gives losses, styled pictures and gradients of photos; the other changes the state by
-    losses and gradients, and gives the norm of all gradients and half the squared norm of each.
+    (photos, style weights, place) -> (losses, styled pictures, gradients). The place is that of the
+    photos in the batch and the size of the whole batch, for what is drawn at random; none: they are
+    the batch.
+    """
+
+    def compute(photos: tf.Tensor, style_weights: tf.Tensor, place: Any = None):
+        def stylize(pictures: tf.Tensor) -> tf.Tensor:
+            return transform(arch, state.weights, pictures, style_weights, dtype=precision)
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(state.weights)
+            styled = stylize(photos)
+            losses = objective.score(styled, photos, style_weights)
+            if consistency_weight:
+                drawn = tf.stack([tf.constant(seed % 2**63, tf.int64), state.step])
+                losses[tags.CONSISTENCY] = consistency_loss(stylize, photos, styled, drawn, place)
+                weighted = consistency_weight * losses[tags.CONSISTENCY]
+                losses[tags.WEIGHTED_CONSISTENCY] = weighted
+                losses[tags.TOTAL] += weighted
+        gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
+        return losses, styled, gradients
+
+    return compute
+
+
+def _learning(
+    state: TrainState, arch: str, learning_rate: float, gradient_clip: float | None
+) -> Any:
+    """Returns the second half of a step, for use inside a graph.
+
+    (losses, gradients) -> (norm of all gradients, half the squared norm of each); changes the
+    state.
     """
     factor = architecture(arch).learning_rate
     rates = {name: learning_rate * factor(name) for name in state.weights}
-
-    def compute(photos: tf.Tensor, style_weights: tf.Tensor):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(state.weights)
-            styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
-            losses = objective.score(styled, photos, style_weights)
-        gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
-        return losses, styled, gradients
 
     def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
@@ -295,7 +331,7 @@ def _parts(
         tf.cond(finite, update, skip)
         return norm, halves
 
-    return compute, learn
+    return learn
 
 
 def make_score(state: TrainState, objective: Objective, *, arch: str, precision: str) -> Any:

@@ -202,6 +202,8 @@ def _build_step(
         "learning_rate": config.learning_rate,
         "image_size": config.image_size,
         "gradient_clip": config.gradient_clip,
+        "consistency_weight": config.consistency_weight,
+        "seed": config.seed,
     }
     if replicas.count == 1:
         return make_train_step(state, objective, batch_size=config.batch_size, **arguments)

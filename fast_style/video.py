@@ -22,7 +22,7 @@ import numpy as np
 
 from fast_style.errors import FastStyleError
 from fast_style.files import atomic_path
-from fast_style.opening import printable, reason_of
+from fast_style.opening import DEFAULT_MAX_PIXELS, printable, reason_of
 
 FILM_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".3gp"),
@@ -35,10 +35,13 @@ FILM_OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
 _AHEAD = 2  # Frames decoded before they are needed, and frames waiting to be encoded.
 
-# Nearly lossless to the eye: strokes are sharp, and a film is encoded once.
+DEFAULT_QUALITY = 95
+"""Nearly lossless to the eye: strokes are sharp, and a film is encoded once."""
+
+# Encoder, settings, and the constant rate factors at quality 1 and at the default.
 _CODECS = {
-    ".mp4": ("libx264", {"crf": "18", "preset": "medium"}),
-    ".webm": ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4"}),
+    ".mp4": ("libx264", {"preset": "medium"}, (51, 18)),
+    ".webm": ("libvpx-vp9", {"b": "0", "deadline": "good", "cpu-used": "4"}, (63, 24)),
 }
 _OWN_METADATA = ("encoder", "major_brand", "minor_version", "compatible_brands")
 
@@ -82,6 +85,8 @@ def stylize_film(
     target: str | os.PathLike[str],
     stylize: Callable[[np.ndarray], np.ndarray],
     *,
+    quality: int = DEFAULT_QUALITY,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> FilmResult:
     """Stylizes a film frame by frame.
@@ -96,6 +101,8 @@ def stylize_film(
       target: Ends in one of `FILM_OUTPUT_SUFFIXES`; complete or not there at all.
       stylize: Turns a frame into a styled one, both uint8 [H, W, 3] RGB of one size; called in the
         order of time, by the caller's thread.
+      quality: 1 to 100, from the coarsest that the encoder knows to nearly lossless.
+      max_pixels: A film whose frames have more is refused before any is decoded.
       progress: Called with the number of frames done and of those in all, if known.
 
     Raises:
@@ -108,9 +115,14 @@ def stylize_film(
     with contextlib.ExitStack() as stack:
         film = stack.enter_context(_readable(av, source))
         video = _video_stream(film, source)
+        if video.width * video.height > max_pixels:
+            raise FastStyleError(
+                f"{printable(source)}: its frames have more than the allowed {max_pixels:,} "
+                "pixels; make it smaller, or raise max_pixels (--max-pixels) if you trust the file"
+            )
         total = _frame_count(film, video)
         aside = stack.enter_context(atomic_path(path))
-        writer = _Writer(av, film, video, aside, path, notes)
+        writer = _Writer(av, film, video, aside, path, quality, notes)
         stack.callback(writer.abandon)
         encoder = stack.enter_context(ThreadPoolExecutor(1))  # One: packets keep their order.
         room = threading.Semaphore(_AHEAD)
@@ -320,7 +332,14 @@ class _Writer:
     """The film that is being written. Used by one thread at a time."""
 
     def __init__(
-        self, av: Any, film: Any, video: Any, aside: Path, target: Path, notes: list[str]
+        self,
+        av: Any,
+        film: Any,
+        video: Any,
+        aside: Path,
+        target: Path,
+        quality: int,
+        notes: list[str],
     ) -> None:
         self._av = av
         self._notes = notes
@@ -331,7 +350,9 @@ class _Writer:
         self._out.metadata.update(
             {key: value for key, value in film.metadata.items() if key not in _OWN_METADATA}
         )
-        codec, settings = _CODECS[".webm" if suffix == ".webm" else ".mp4"]
+        codec, settings, (coarsest, usual) = _CODECS[".webm" if suffix == ".webm" else ".mp4"]
+        step = (coarsest - usual) / (DEFAULT_QUALITY - 1)
+        settings = {**settings, "crf": str(round(coarsest - (quality - 1) * step))}
         rate = video.average_rate or video.guessed_rate or Fraction(25)
         self._video = self._out.add_stream(codec, rate=rate, options=settings)
         self._usual_duration = max(1, round(1 / (rate * video.time_base)))

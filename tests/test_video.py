@@ -352,6 +352,59 @@ def test_whatever_goes_wrong_with_a_film_does_not_stop_the_rest(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
 
 
+def test_quality_and_the_limit_of_pixels_hold_for_films(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    film = make_film(tmp_path / "clip.mp4", list(noise), sound=None)
+    sizes, errors = [], []
+    for quality in (1, 60, 95, 100):
+        target = tmp_path / f"{quality}.mp4"
+        stylize_film(film, target, same, quality=quality)
+        sizes.append(target.stat().st_size)
+        errors.append(difference(target, film))
+    assert sizes == sorted(sizes) and sizes[0] < sizes[2] / 2
+    assert errors == sorted(errors, reverse=True) and errors[2] < errors[0] / 3
+    stylize_film(film, tmp_path / "just.mp4", same, max_pixels=HEIGHT * WIDTH)
+    with pytest.raises(FastStyleError, match="more than the allowed 2,303 pixels; .*--max-pixels"):
+        stylize_film(film, tmp_path / "large.mp4", same, max_pixels=HEIGHT * WIDTH - 1)
+    assert not (tmp_path / "large.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clip.mp4", "--format", "png"], "--format png: is for pictures and clip.mp4 is a film;"),
+        (["a.png", "clip.mp4", "--format", "jpg"], "--format jpg: is for pictures and clip.mp4 is"),
+        (["a.png", "--temporal", "0.8"], "--temporal 0.8: is for films and there is none; leave"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "net.safetensors", nets.johnson())
+    # The files are not there: options are checked before any is opened.
+    assert script("eval", ["--model", "net.safetensors", "-o", "out/", "--image", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_eval_passes_quality_and_the_limit_on_to_films(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "net.safetensors", nets.johnson())
+    make_film(tmp_path / "clip.mp4", pictures(2), sound=None)
+    arguments = ["--model", "net.safetensors", "--strength", "0", "--image", "clip.mp4", "-o"]
+    assert script("eval", [*arguments, "no.mp4", "--max-pixels", "100"]) == 1
+    assert "more than the allowed 100 pixels" in capsys.readouterr().err
+    for quality in ("20", "95"):
+        assert script("eval", [*arguments, f"{quality}.mp4", "--quality", quality]) == 0
+    assert (tmp_path / "20.mp4").stat().st_size < (tmp_path / "95.mp4").stat().st_size
+
+
 def test_eval_refuses_a_film_as_a_picture_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
