@@ -509,7 +509,7 @@ def test_vgg_layers_are_named_in_order() -> None:
 def test_an_unknown_loss_model_suggests_a_known_one() -> None:
     assert len(LOSS_MODELS) == 17
     (problem,) = problems_of(loss_model="vgg16")
-    assert problem.startswith("loss_model: expected one of vgg_16, vgg_19, vgg_a, alexnet_v2,")
+    assert problem.startswith("loss_model: expected one of vgg_16, vgg_19, vgg_a, vgg_mini,")
     assert problem.endswith("got 'vgg16'; did you mean 'vgg_16'?")
 
 

@@ -138,6 +138,8 @@ def test_the_gradient_goes_through_both_answers() -> None:
 class _Pixels:
     """Stands in for a loss network: the pixels are its only layer."""
 
+    channels: dict[str, int] = {}
+
     def __call__(self, images: tf.Tensor, layers: Any = None) -> dict[str, tf.Tensor]:
         return {"pixels": tf.cast(images, tf.float32)}
 

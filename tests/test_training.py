@@ -661,6 +661,8 @@ def test_steps_are_given_or_follow_from_passes_over_the_photos(
 class _ToyNetwork:
     """Stands in for a loss network: the pixels are its only layer."""
 
+    channels: dict[str, int] = {}
+
     def __call__(self, images: tf.Tensor, layers: Any = None) -> dict[str, tf.Tensor]:
         return {"pixels": tf.cast(images, tf.float32)}
 
