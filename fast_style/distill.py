@@ -48,14 +48,17 @@ LICENCE = (
 _FIRST_SCENES = 12  # Pictures from so many scenes are what the first fit is made to.
 _CALIBRATION_STAGES = (5, 15, 40)
 _FAR_STEP = 1 << 40  # Scenes that no step looks at.
+# Keys that a run may go on with changed. Of `steps`, the learning rate follows the new length.
 _FREE_KEYS = frozenset(
     {
+        "steps",
         "teacher_file",
         "dataset",
         "styles",
         "val_dataset",
         "val_styles",
         "report_photos",
+        "calibration_photos",
         "output",
         "run_folder",
         "precision",
@@ -64,6 +67,7 @@ _FREE_KEYS = frozenset(
         "keep_checkpoints",
     }
 )
+_PATHS = ("teacher_file", "dataset", "styles", "val_dataset", "val_styles", "output", "run_folder")
 _MAP = "map"
 _SCALE = "scale"
 _STUDIO = "studio/"
@@ -148,7 +152,7 @@ def distill(
     teacher = build_loss_network(config.teacher, config.teacher_file, names, dtype=precision)
     studio = Studio(photos, styles, size=config.image_size, seed=config.seed, seats=config.studio)
     with RunLock(folder):
-        state, scales, notes = _resume_or_start(config, studio)
+        state, scales, before, notes = _resume_or_start(config, studio)
         make_folder(folder)
         remove_partial_files(folder)
         start = int(state.step.numpy())
@@ -168,11 +172,13 @@ def distill(
         )
         began = time.perf_counter()
         with stop.deferred():
-            done, losses = _run(config, state, scales, studio, teacher, precision, observer, stop)
+            done, losses = _run(
+                config, state, scales, studio, teacher, precision, before, observer, stop
+            )
         if done < config.steps:
             return DistillResult(None, done, time.perf_counter() - began, losses)
         description = {
-            "config": config.to_dict(),
+            "config": _without_folders(config.to_dict()),
             "teacher_sha256": teacher.sha256,
             "photos": len(photos),
             "photo_names_sha256": names_sha256(photos, Path(config.dataset)),
@@ -259,10 +265,14 @@ def _run(
     studio: Studio,
     teacher: LossNetwork,
     precision: str,
+    before: Mapping[str, float],
     observer: DistillObserver,
     stop: StopRequest,
 ) -> tuple[int, dict[str, float]]:
-    """Takes the steps that are left; returns the number of all, and the last losses."""
+    """Takes the steps that are left; returns the number of all, and the last losses.
+
+    `before` are the last losses of the steps that were taken already.
+    """
     take = make_distill_step(
         state,
         teacher,
@@ -276,7 +286,7 @@ def _run(
     )
     first = done = saved = int(state.step.numpy())
     recent: list[dict[str, float]] = []
-    losses: dict[str, float] = {}
+    losses = dict(before)
 
     def save() -> None:
         nonlocal saved
@@ -289,7 +299,7 @@ def _run(
                 **studio.state(),
                 **{variable(layer, _SCALE): np.float32(value) for layer, value in scales.items()},
             },
-            {"config": config.to_dict()},
+            {"config": config.to_dict(), "losses": losses},
             keep=config.keep_checkpoints,
         )
         observer.on_checkpoint(path)
@@ -319,12 +329,12 @@ def _network(state: TrainState) -> dict[str, tf.Variable]:
 
 def _resume_or_start(
     config: DistillConfig, studio: Studio
-) -> tuple[TrainState, dict[str, float], list[str]]:
-    """Returns the state to begin with, {layer: scale}, and notes."""
+) -> tuple[TrainState, dict[str, float], dict[str, float], list[str]]:
+    """Returns the state to begin with, {layer: scale}, the last losses, and notes."""
     found = read_newest_checkpoint(Path(config.run_folder))
     if found is None:
         weights, scales = _start(config, studio)
-        return TrainState(weights), scales, []
+        return TrainState(weights), scales, {}, []
     checkpoint, tensors, run, damaged = found
     _check_same(config, run.get("config", {}), checkpoint)
     notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
@@ -339,7 +349,14 @@ def _resume_or_start(
     state.restore(checkpoint, tensors)
     for path in damaged:
         put_out_of_the_way(path)
-    return state, scales, notes
+    return state, scales, dict(run.get("losses", {})), notes
+
+
+def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration whose paths keep their last part: the file is for others."""
+    return {
+        key: Path(value).name if key in _PATHS and value else value for key, value in values.items()
+    }
 
 
 def _check_same(config: DistillConfig, before: Mapping[str, Any], checkpoint: Path) -> None:
