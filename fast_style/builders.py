@@ -49,6 +49,8 @@ _FREE_KEYS = {
     "init_from": "it counts only for a new run",
     # How to learn, but not what.
     "learning_rate": "it holds from here on, and Adam's moments are kept",
+    "learning_rate_schedule": "it holds from here on",
+    "warmup_steps": "",
     "gradient_clip": "it holds from here on",
     "precision": "",
 }
@@ -243,6 +245,8 @@ def check_resumable(
             continue
         if key in _FREE_KEYS:
             advice = f" ({_FREE_KEYS[key]})" if _FREE_KEYS[key] else ""
+            if key in ("steps", "epoch") and config.learning_rate_schedule == "cosine":
+                advice = " (the learning rate falls over the new length from here on)"
             notes.append(f"{key} changed from {then!r} to {value!r}{advice}")
         else:
             problems.append(f"{key}: was {then!r}, now {value!r}")

@@ -109,7 +109,9 @@ class RunConfig:
       batch_size: Photos per step.
       epoch: Passes over the photos; exactly one of `epoch` and `steps` is given.
       steps: Training steps.
-      learning_rate: Adam's, above 0.
+      learning_rate: Adam's at its highest, above 0.
+      learning_rate_schedule: 'constant', or 'cosine': it falls to 0 over the run.
+      warmup_steps: It rises from 0 over so many steps; 0: it does not.
       gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
         square so far); longer ones are shortened; None: never.
       content_weight: Weight of the content loss.
@@ -151,6 +153,8 @@ class RunConfig:
     epoch: Annotated[int | None, checks.optional(checks.whole(1))] = None
     steps: Annotated[int | None, checks.optional(checks.whole(1))] = None
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
+    learning_rate_schedule: Annotated[str, checks.choice("constant", "cosine")] = "constant"
+    warmup_steps: Annotated[int, checks.whole(0)] = 0
     gradient_clip: Annotated[float | None, checks.optional(checks.number(above=True))] = 1.5
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style.distill_data import Scene
+from fast_style.learning_rate import learning_rate_at
 from fast_style.loss_net import LossNetwork
 from fast_style.losses import gram_matrix
 from fast_style.mini_net import mini_features, variable
@@ -130,10 +130,13 @@ def make_distill_step(
         gradients = {
             name: gradient * tf.minimum(1.0, 1.0 / norm) for name, gradient in gradients.items()
         }
-        now = tf.cast(state.step, tf.float32)
-        cosine = 0.5 * (1.0 + tf.cos(math.pi * now / steps))
-        rate = learning_rate * tf.minimum(1.0, (now + 1.0) / _WARM_UP)
-        rate *= _LAST_RATE + (1.0 - _LAST_RATE) * cosine
+        rate = learning_rate_at(
+            state.step,
+            peak=learning_rate,
+            warmup_steps=_WARM_UP,
+            decay_steps=steps,
+            last=_LAST_RATE,
+        )
         with tf.control_dependencies(state.apply_adam(gradients, dict.fromkeys(gradients, rate))):
             return {tag: tf.identity(value) for tag, value in losses.items()}, picture_gradient
 

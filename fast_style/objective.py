@@ -33,6 +33,7 @@ WEIGHTED_CONSISTENCY = "weighted_losses/weighted_consistency_loss"
 STYLE_LAYER = "style_losses/"
 CONTENT_LAYER = "content_losses/"
 GRADIENT_NORM = "gradient_norm"
+LEARNING_RATE = "learning_rate"
 
 
 @dataclass(frozen=True)

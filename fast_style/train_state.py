@@ -13,6 +13,7 @@ from fast_style import objective as tags
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
+from fast_style.learning_rate import learning_rate_at
 from fast_style.objective import Objective
 from fast_style.replicas import Replicas
 from fast_style.transform_net import architecture, transform
@@ -136,6 +137,8 @@ def make_train_step(
     learning_rate: float,
     batch_size: int,
     image_size: int,
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
     gradient_clip: float | None = None,
     consistency_weight: float = 0.0,
     seed: int = 0,
@@ -146,6 +149,8 @@ def make_train_step(
     Of the gradients it returns half the squared norm for each weight, [W] in the order of
     `state.weights`. A step whose loss or gradient is not finite is counted and changes nothing
     else; its losses tell.
+
+    The learning rate is that of `learning_rate_at` with `learning_rate` for its peak.
 
     With `gradient_clip`, the gradient of each weight is shortened to that many times its usual
     norm where it is longer. Adam's second moment, a mean over a thousand steps, does not see an
@@ -158,7 +163,9 @@ def make_train_step(
     """
     styles = len(objective.style_weights)
     compute = _computation(state, objective, arch, precision, consistency_weight, seed)
-    learn = _learning(state, arch, learning_rate, gradient_clip)
+    learn = _learning(
+        state, arch, learning_rate, warmup_steps, decay_steps, gradient_clip=gradient_clip
+    )
 
     @tf.function(
         input_signature=[
@@ -169,8 +176,8 @@ def make_train_step(
     )
     def train_step(photos: tf.Tensor, style_weights: tf.Tensor):
         losses, styled, gradients = compute(photos, style_weights)
-        norm, halves = learn(losses, gradients)
-        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves
+        reported, halves = learn(losses, gradients)
+        return {**losses, **reported}, styled, halves
 
     return train_step
 
@@ -184,6 +191,8 @@ def make_replicated_step(
     precision: str,
     learning_rate: float,
     image_size: int,
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
     gradient_clip: float | None = None,
     consistency_weight: float = 0.0,
     seed: int = 0,
@@ -199,7 +208,9 @@ def make_replicated_step(
       objective: As for one device, like what follows.
       arch: The architecture.
       precision: What the nets compute in.
-      learning_rate: Of Adam.
+      learning_rate: Of Adam at its highest; see `make_train_step`.
+      warmup_steps: See there.
+      decay_steps: See there.
       image_size: Side of the photos in px.
       gradient_clip: See `make_train_step`.
       consistency_weight: See there.
@@ -212,7 +223,9 @@ def make_replicated_step(
     """
     styles = len(objective.style_weights)
     compute = _computation(state, objective, arch, precision, consistency_weight, seed)
-    learn = _learning(state, arch, learning_rate, gradient_clip)
+    learn = _learning(
+        state, arch, learning_rate, warmup_steps, decay_steps, gradient_clip=gradient_clip
+    )
     rows, size = len(replicas.rows), replicas.cluster.size
     share = rows // replicas.local
 
@@ -239,8 +252,8 @@ def make_replicated_step(
         means = [part / replicas.count for part in sums]
         gradients = dict(zip(gradients, means, strict=False))
         losses = dict(zip(losses, means[len(gradients) :], strict=True))
-        norm, halves = learn(losses, gradients)
-        return {**losses, tags.GRADIENT_NORM: norm}, styled, halves, words / replicas.local
+        reported, halves = learn(losses, gradients)
+        return {**losses, **reported}, styled, halves, words / replicas.local
 
     @tf.function(
         input_signature=[
@@ -292,19 +305,28 @@ def _computation(
 
 
 def _learning(
-    state: TrainState, arch: str, learning_rate: float, gradient_clip: float | None
+    state: TrainState,
+    arch: str,
+    learning_rate: float,
+    warmup_steps: int,
+    decay_steps: int | None,
+    *,
+    gradient_clip: float | None,
 ) -> Any:
     """Returns the second half of a step, for use inside a graph.
 
-    (losses, gradients) -> (norm of all gradients, half the squared norm of each); changes the
-    state.
+    (losses, gradients) -> (learning rate and norm of all gradients by tag, half the squared norm of
+    each gradient); changes the state.
     """
     factor = architecture(arch).learning_rate
-    rates = {name: learning_rate * factor(name) for name in state.weights}
 
     def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
         norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
+        rate = learning_rate_at(
+            state.step, peak=learning_rate, warmup_steps=warmup_steps, decay_steps=decay_steps
+        )
+        rates = {name: rate * factor(name) for name in state.weights}
 
         def update() -> tf.Operation:
             applied = gradients if gradient_clip is None else clipped(gradient_clip)
@@ -329,7 +351,7 @@ def _learning(
 
         finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
         tf.cond(finite, update, skip)
-        return norm, halves
+        return {tags.LEARNING_RATE: rate, tags.GRADIENT_NORM: norm}, halves
 
     return learn
 

@@ -176,7 +176,7 @@ def train(
             observer=observer,
             stop=stop,
             writer=writer,
-            train_step=_build_step(config, replicas, state, objective, precision),
+            train_step=_build_step(config, replicas, state, objective, precision, steps),
             held_out=HeldOut(state, objective, config, precision, validation),
             record=ValidationRecord.read(folder, _identity(config, held_out), start_step),
             replicas=replicas,
@@ -193,13 +193,20 @@ def train(
 
 
 def _build_step(
-    config: RunConfig, replicas: Replicas, state: TrainState, objective: Objective, precision: str
+    config: RunConfig,
+    replicas: Replicas,
+    state: TrainState,
+    objective: Objective,
+    precision: str,
+    steps: int,
 ) -> Any:
     """Returns the training step: of one device, or of this process's part of several."""
     arguments: dict[str, Any] = {
         "arch": config.arch,
         "precision": precision,
         "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "decay_steps": steps if config.learning_rate_schedule == "cosine" else None,
         "image_size": config.image_size,
         "gradient_clip": config.gradient_clip,
         "consistency_weight": config.consistency_weight,

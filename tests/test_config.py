@@ -158,6 +158,8 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "random_flip": False,
         "steps": None,
         "learning_rate": 0.001,
+        "learning_rate_schedule": "constant",
+        "warmup_steps": 0,
         "gradient_clip": 1.5,
         "consistency_weight": 0.0,
         "arch": "johnson",

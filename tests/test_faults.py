@@ -550,6 +550,20 @@ def test_a_learning_rate_may_change_and_a_new_key_is_told(
     ]
 
 
+def test_a_run_whose_learning_rate_falls_over_its_length_says_so_when_that_changes(
+    world: tiny.World, workplace: Path, quick_steps: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(world.config_file(workplace))
+    falls = ["--set", "learning_rate_schedule=cosine"]
+    assert main(["train", "-c", config, *falls, "--set", "steps=1"]) == 0
+    capsys.readouterr()
+    assert main(["train", "-c", config, *falls]) == 0
+    assert (
+        "note: steps changed from 1 to 4 (the learning rate falls over the new length from here on)"
+        in capsys.readouterr().out.splitlines()
+    )
+
+
 def test_other_photos_of_the_same_number_are_refused(
     world: tiny.World, tmp_path: Path, quick_steps: None
 ) -> None:

@@ -381,9 +381,10 @@ def test_tensorboard_finds_the_ancestors_tags(whole: Any) -> None:
         "style_losses/vgg_16/conv1/conv1_2",
         "style_losses/vgg_16/conv2/conv2_2",
     }
-    ours = {"content_losses/vgg_16/conv2/conv2_2", "gradient_norm"}
-    held_out = {f"validation/{tag}" for tag in (ancestors | ours) - {"gradient_norm"}}
-    assert set(scalars) == ancestors | ours | held_out
+    losses = ancestors | {"content_losses/vgg_16/conv2/conv2_2"}
+    ours = {"gradient_norm", "learning_rate"}
+    held_out = {f"validation/{tag}" for tag in losses}
+    assert set(scalars) == losses | ours | held_out
     for report in whole[2].reports:
         for tag, value in report.losses.items():
             assert scalars[tag][report.step] == pytest.approx(value, rel=1e-6)
@@ -653,6 +654,29 @@ def test_steps_are_given_or_follow_from_passes_over_the_photos(
     assert builders.total_steps(world.config(tmp_path, steps=9), 7) == 9
     # Two passes over 7 photos by twos: batches run across the end of a pass.
     assert builders.total_steps(world.config(tmp_path, steps=None, epoch=2), 7) == 7
+
+
+@pytest.mark.parametrize("warmup, decay", [(0, None), (4, None), (0, 3), (2, 3)])
+def test_the_learning_rate_follows_its_schedule(warmup: int, decay: int | None) -> None:
+    state, objective = _toy_state("johnson", 0.125)
+    step = _compiled_step(state, objective, "johnson", 1e-3, warmup_steps=warmup, decay_steps=decay)
+    photo = tf.constant(tiny.smooth_picture(32, 32, 0)[None])
+    for done in range(4):
+        before = {name: value.numpy() for name, value in state.weights.items()}
+        losses = step(photo, tf.ones([1, 1]))[0]
+        rate = 1e-3 * (min(1.0, (done + 1) / warmup) if warmup else 1.0)
+        if decay is not None:
+            rate *= 0.5 * (1.0 + np.cos(np.pi * min(done, decay) / decay))
+        assert float(losses[tags.LEARNING_RATE]) == pytest.approx(rate, rel=1e-5, abs=1e-10)
+        moved = [
+            np.abs(value.numpy() - before[name]).max() for name, value in state.weights.items()
+        ]
+        if done == 0:  # Adam's first step moves every weight by the rate, whatever its gradient.
+            assert np.median(moved) == pytest.approx(rate, rel=0.01)
+        elif rate < 1e-9:
+            assert max(moved) < 1e-6
+        else:
+            assert np.median(moved) > 0.05 * rate
 
 
 # Losses that are not finite
