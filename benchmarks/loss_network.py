@@ -32,7 +32,7 @@ def main() -> None:
     """Runs all parts."""
     options = _arguments()
     folder = Path(options.output)
-    models = {name: _train(options, name, folder) for name in ("vgg_mini", "vgg_16")}
+    models = {name: _train(options, name, folder) for name in ("vgg_16", "vgg_mini")}
     _score(options, folder, models)
     _time(options)
 
