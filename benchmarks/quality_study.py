@@ -1,0 +1,269 @@
+"""What makes a better net in the same time? One change at a time, against one baseline.
+
+Each variant of `quality_study.yml` trains for as many steps as fit into the time that the baseline
+takes for `--steps`. How long a step takes is measured once for each variant, in turns with the
+baseline and in processor time, so that other work beside the study does not spoil it. Then the same
+photos, which no run has seen, are stylized and scored with `quality`, always with the loss of the
+baseline at `--image-size`.
+
+    python benchmarks/quality_study.py --photos DIR --held-out DIR --loss-model-file vgg_16.ckpt \
+        --style painting.jpg --style-weight 220 --steps 300 -o OUT
+
+Started again, it goes on where it was stopped; `--only NAME` does some of the variants. It prints
+one line of JSON for each variant, and leaves `table.md`, `sheet.jpg` (a row for each photo, a
+column for each variant) and all models in OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from common import emit, interleaved, random_photos
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = 3  # photos on the sheet
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run: settings of the configuration, and its share of the time."""
+
+    settings: dict[str, Any]
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+      name: Names its runs.
+      why: What it is to show.
+      stages: One after another, each starting from the weights of the one before.
+    """
+
+    name: str
+    why: str
+    stages: tuple[Stage, ...]
+
+
+def main() -> None:
+    """Trains and scores all variants that are not done yet."""
+    options = _arguments()
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    variants = _variants(options)
+    results = {}
+    for variant in variants:
+        if options.only and variant.name not in options.only:
+            continue
+        steps = [_steps(options, folder, stage) for stage in variant.stages]
+        run = _train(options, folder, variant, steps)
+        found = results[variant.name] = {"steps": sum(steps), **_score(options, folder, run)}
+        emit("quality_study", variant.name, found, why=variant.why)
+    done = [(variant, results[variant.name]) for variant in variants if variant.name in results]
+    (folder / "table.md").write_text(_table(done), encoding="utf-8")
+    _sheet(options, folder, [variant.name for variant, _ in done])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--photos", required=True, help="a folder to train on")
+    parser.add_argument("--held-out", required=True, help="a folder to score on")
+    parser.add_argument("--loss-model-file", required=True, help="weights of VGG16")
+    parser.add_argument("--style", required=True)
+    parser.add_argument("--style-weight", type=float, default=220.0)
+    parser.add_argument("--steps", type=int, default=300, help="of the baseline; sets the time")
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--limit", type=int, default=18, help="held-out photos to score")
+    parser.add_argument("--iterations", type=int, default=100, help="of L-BFGS, for the yardstick")
+    parser.add_argument("--variants", default=str(Path(__file__).with_suffix(".yml")))
+    parser.add_argument("--only", action="append", help="a variant; may be repeated")
+    parser.add_argument("-o", "--output", required=True)
+    return parser.parse_args()
+
+
+def _variants(options: argparse.Namespace) -> list[Variant]:
+    """Reads the file of variants; what a variant does not set is the baseline's."""
+    content = yaml.safe_load(Path(options.variants).read_text(encoding="utf-8"))
+    baseline = content["baseline"]
+    found = [Variant("baseline", "the fixed point", (Stage(baseline),))]
+    for name, entry in content["variants"].items():
+        stages = entry.get("stages") or [{"set": entry["set"]}]
+        found.append(
+            Variant(
+                name,
+                entry["why"],
+                tuple(
+                    Stage({**baseline, **stage.get("set", {})}, stage.get("share", 1.0))
+                    for stage in stages
+                ),
+            )
+        )
+    return found
+
+
+def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+    """Returns the settings of a run as the command line takes them."""
+    given = {
+        "style_image": options.style,
+        "style_weight": options.style_weight,
+        "dataset": options.photos,
+        "loss_model_file": options.loss_model_file,
+        "image_size": options.image_size,
+        **settings,
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+# What a step costs depends on these keys, not on how fast it learns.
+_COSTLY = (
+    *("batch_size", "image_size", "width", "precision", "arch", "loss_model", "gradient_clip"),
+    "consistency_weight",
+)
+
+
+def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
+    """Returns how many steps fit into a stage's share of the time."""
+    file = folder / "costs.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    key = json.dumps({name: stage.settings[name] for name in _COSTLY if name in stage.settings})
+    if key not in known:
+        baseline = next(iter(_variants(options))).stages[0]
+        costs = {"this": _step(options, stage), "baseline": _step(options, baseline)}
+        times = interleaved(costs, rounds=7)
+        seconds = {name: found.summary()["cpu_seconds"] for name, found in times.items()}
+        known[key] = round(seconds["this"] / seconds["baseline"], 4)
+        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return max(1, round(options.steps * stage.share / known[key]))
+
+
+def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
+    """Returns the training step of a stage, on photos of noise."""
+    import tensorflow as tf
+
+    from fast_style import objective as tags
+    from fast_style.builders import build_network, build_objective, load_style_pictures
+    from fast_style.config import load_config
+    from fast_style.hardware import resolve_precision
+    from fast_style.train_state import TrainState, make_train_step
+    from fast_style.transform_net import init_weights
+
+    config = load_config(ROOT / "conf/wave.yml", [*_overrides(options, stage.settings), "steps=1"])
+    precision = resolve_precision(config.precision)
+    objective = build_objective(
+        config, build_network(config, precision), load_style_pictures(config)
+    )
+    step = make_train_step(
+        TrainState(init_weights(config.arch, width=config.width)),
+        objective,
+        arch=config.arch,
+        precision=precision,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+        gradient_clip=config.gradient_clip,
+        consistency_weight=config.consistency_weight,
+    )
+    photos = random_photos(config.batch_size, config.image_size, 0)
+    choice = tf.ones([config.batch_size, 1])
+    return lambda: step(tf.constant(photos), choice)[0][tags.TOTAL].numpy()
+
+
+# --- runs and their scores -----------------------------------------------------------------------
+
+
+def _train(
+    options: argparse.Namespace, folder: Path, variant: Variant, steps: Sequence[int]
+) -> Path:
+    """Trains, or goes on, and returns the folder of the last stage's run."""
+    run = None
+    for number, (stage, count) in enumerate(zip(variant.stages, steps, strict=True), start=1):
+        name = variant.name if number == len(steps) else f"{variant.name}_{number}"
+        command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / "conf/wave.yml")]
+        overrides = _overrides(options, stage.settings)
+        overrides += [f"naming={name}", f"model_path={folder}", f"steps={count}"]
+        if run is not None:
+            overrides.append(f"init_from={run}")
+        for override in [*overrides, "log_every_steps=50", "checkpoint_every_steps=200"]:
+            command += ["--set", override]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        run = folder / name
+    assert run is not None
+    return run
+
+
+def _score(options: argparse.Namespace, folder: Path, run: Path) -> dict[str, Any]:
+    """Scores a run with the baseline's loss, whatever it was trained with."""
+    yardstick = folder / "yardstick.yml"
+    baseline = next(iter(_variants(options))).stages[0].settings
+    own = {key: value for key, value in baseline.items() if key not in _COSTLY}
+    settings = [*_overrides(options, own), "naming: yardstick", "steps: 1"]
+    lines = [setting.replace("=", ": ", 1) if "=" in setting else setting for setting in settings]
+    yardstick.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    numbers = folder / f"{run.name}.json"
+    command = [sys.executable, "-m", "fast_style", "quality", "--model", str(run)]
+    command += ["--photos", options.held_out, "--limit", str(options.limit)]
+    command += ["--iterations", str(options.iterations), "-c", str(yardstick)]
+    command += ["--json", str(numbers), "--cache", str(folder / "curves")]
+    subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+    style = json.loads(numbers.read_text(encoding="utf-8"))["styles"][0]
+    terms = [photo["model_terms"] for photo in style["per_photo"]]
+
+    def mean(tag: str) -> int:
+        return round(float(np.mean([values[tag] for values in terms])))
+
+    return {
+        "n": style["n_median"],
+        "n_quartiles": [style["n_lower_quartile"], style["n_upper_quartile"]],
+        "content": mean("weighted_losses/weighted_content_loss"),
+        "style": mean("weighted_losses/weighted_style_loss"),
+        "total": mean("total_loss"),
+    }
+
+
+def _table(done: Sequence[tuple[Variant, dict[str, Any]]]) -> str:
+    """Returns all results in Markdown, in the order of the file."""
+    lines = [
+        "| variant | steps | content | style | total | N | why |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for variant, found in done:
+        numbers = " | ".join(f"{found[key]:,}" for key in ("steps", "content", "style", "total"))
+        lines.append(f"| {variant.name} | {numbers} | {_n(found['n'])} | {variant.why} |")
+    return "\n".join(lines) + "\n"
+
+
+def _n(worth: dict[str, Any]) -> str:
+    return f"{'>' if worth['censored'] else ''}{worth['value']}"
+
+
+def _sheet(options: argparse.Namespace, folder: Path, names: Sequence[str]) -> None:
+    """Writes the pictures of all variants side by side."""
+    import fast_style
+    from fast_style.contact_sheet import Cell, contact_sheet
+    from fast_style.data import find_photos, read_crops
+    from fast_style.images import write_image
+
+    photos = read_crops(find_photos(options.held_out), options.image_size, limit=SHOWN)
+    models = {name: fast_style.load(folder / name) for name in names}
+    rows = [
+        [Cell("photo", photo), *(Cell(name, net.stylize(photo)) for name, net in models.items())]
+        for photo in photos
+    ]
+    write_image(folder / "sheet.jpg", contact_sheet(rows, side=options.image_size))
+
+
+if __name__ == "__main__":
+    main()
