@@ -53,6 +53,7 @@ _FREE_KEYS = {
     "warmup_steps": "",
     "gradient_clip": "it holds from here on",
     "precision": "",
+    "xla": "",
 }
 
 # Keys that say where something is, on each machine of a run.

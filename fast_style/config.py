@@ -125,6 +125,7 @@ class RunConfig:
       arch: Transform net: 'johnson' or 'slim2016' (one style, width 1.0).
       width: Channel multiplier of the transform net, 1/32 to 8.
       precision: 'auto', 'float32' or 'bfloat16'.
+      xla: Compile the training step with XLA; for GPUs.
       init_from: A model or checkpoint whose weights training starts from.
       seed: Everything random derives from it, at least 0.
       log_every_steps: Steps between two reports.
@@ -172,6 +173,7 @@ class RunConfig:
     arch: Annotated[str, checks.choice(*ARCHITECTURES)] = "johnson"
     width: Annotated[float, checks.number(1 / 32, 8)] = 1.0
     precision: Annotated[str, checks.choice("auto", "float32", "bfloat16")] = "auto"
+    xla: Annotated[bool, checks.flag] = False
     init_from: Annotated[str | None, checks.optional(checks.path)] = None
     seed: Annotated[int, checks.whole(0)] = 0
     log_every_steps: Annotated[int, checks.whole(1)] = 10

@@ -142,6 +142,7 @@ def make_train_step(
     gradient_clip: float | None = None,
     consistency_weight: float = 0.0,
     seed: int = 0,
+    xla: bool = False,
 ) -> Any:
     """Returns the compiled step: (photos, style weights) -> (losses, styled pictures, gradients).
 
@@ -160,9 +161,12 @@ def make_train_step(
 
     With `consistency_weight`, the loss has the consistency of the net's answers as one more term,
     whose noise is a function of `seed` and the step. Without, the term is not computed.
+
+    With `xla`, everything but the update of the weights is compiled by XLA, whose noise for the
+    consistency loss is another.
     """
     styles = len(objective.style_weights)
-    compute = _computation(state, objective, arch, precision, consistency_weight, seed)
+    compute = _computation(state, objective, arch, precision, consistency_weight, seed, xla)
     learn = _learning(
         state, arch, learning_rate, warmup_steps, decay_steps, gradient_clip=gradient_clip
     )
@@ -196,6 +200,7 @@ def make_replicated_step(
     gradient_clip: float | None = None,
     consistency_weight: float = 0.0,
     seed: int = 0,
+    xla: bool = False,
 ) -> Any:
     """Returns `make_train_step`'s step for several devices: each computes its share of a batch.
 
@@ -215,6 +220,7 @@ def make_replicated_step(
       gradient_clip: See `make_train_step`.
       consistency_weight: See there.
       seed: See there.
+      xla: See there.
 
     Returns:
       (photos, style weights, word) -> (losses, styled pictures, gradients, words). Photos and style
@@ -222,7 +228,7 @@ def make_replicated_step(
       device. Of a word, one float32 from each process, all processes get all, [processes].
     """
     styles = len(objective.style_weights)
-    compute = _computation(state, objective, arch, precision, consistency_weight, seed)
+    compute = _computation(state, objective, arch, precision, consistency_weight, seed, xla)
     learn = _learning(
         state, arch, learning_rate, warmup_steps, decay_steps, gradient_clip=gradient_clip
     )
@@ -276,6 +282,7 @@ def _computation(
     precision: str,
     consistency_weight: float,
     seed: int,
+    xla: bool,
 ) -> Any:
     """Returns the first half of a step, for use inside a graph.
 
@@ -301,6 +308,8 @@ def _computation(
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         return losses, styled, gradients
 
+    if xla:
+        return tf.function(compute, autograph=False, jit_compile=True)
     return compute
 
 

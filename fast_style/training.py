@@ -211,6 +211,7 @@ def _build_step(
         "gradient_clip": config.gradient_clip,
         "consistency_weight": config.consistency_weight,
         "seed": config.seed,
+        "xla": config.xla,
     }
     if replicas.count == 1:
         return make_train_step(state, objective, batch_size=config.batch_size, **arguments)

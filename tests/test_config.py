@@ -165,6 +165,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "arch": "johnson",
         "width": 1.0,
         "precision": "auto",
+        "xla": False,
         "init_from": None,
         "seed": 0,
         "log_every_steps": 10,
