@@ -251,6 +251,9 @@ def _attacks(picture: bytes) -> dict[str, Callable[[int], str]]:
         "bomb": sends(_bomb()),
         "wrong type": sends(b"%PDF-1.7 no picture", "application/pdf"),
         "text as a picture": sends(b"no picture at all", "image/jpeg"),
+        "many objects in JSON": sends(
+            b'{"image": "AAAA", "strength": [' + b"{}," * 10**7 + b"{}]}", "application/json"
+        ),
         "200 MB": sends(bytes(200 * 10**6)),
         "slow loris": slow_body,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import logging
 import re
 import threading
@@ -94,9 +95,11 @@ def test_raw_bytes_forms_and_base64_give_the_picture_that_the_model_gives(
     form = ask(app, "POST", "/v1/stylize", files={"image": ("a.png", png())}, data=given)
     body = {"image": base64.b64encode(png()).decode(), **given}
     encoded = ask(app, "POST", "/v1/stylize", json=body)
+    escaped = json.dumps(body | {"image": base64.encodebytes(png()).decode()}).replace("/", "\\/")
+    lines = post(app, escaped.replace("+", "\\u002b").encode(), "application/json")
     body["image"] = "data:image/png;base64," + body["image"]
     address = ask(app, "POST", "/v1/stylize", json=body)
-    for answer in (raw, form, encoded, address):
+    for answer in (raw, form, encoded, lines, address):
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
         assert answer.headers["x-model"] == "candy"
         np.testing.assert_array_equal(read_image(answer.content), expected)
@@ -300,7 +303,18 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a type that is no type": (415, raw(PNG, "\xff;;;=")),
     "JSON that is none": (400, text("{")),
     "JSON of bytes": (400, raw(b"\xff\xfe\x00\xd8", "application/json")),
-    "JSON a million deep": (400, text("[" * 100_000)),
+    "JSON a million deep": (400, text("[" * 60_000)),
+    "JSON of many small objects": (
+        413,
+        text(f'{{"image":"AAAA","strength":[{"{}," * 99_999}{{}}]}}'),
+    ),
+    "JSON of many spaces": (413, text(f'{{"image":"AAAA"{" " * 100_000}}}')),
+    "half a character in an image": (400, text('{"image": "AAAA\\ud800"}')),
+    "an image cut off by an escaped quote": (400, text('{"image": "AAAA\\"AAAA"}')),
+    "an image within a parameter": (
+        422,
+        text(f'{{"style": {{"image": "{IN_JSON}"}}, "image": ""}}'),
+    ),
     "a list": (422, text("[1, 2]")),
     "a number": (422, text("7")),
     "no image": (400, text('{"strength": 1}')),
@@ -334,7 +348,7 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a mix of truths": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [true]}}')),
     "a mix that is a number": (422, text(f'{{"image": "{IN_JSON}", "style_weights": 1}}')),
     "an infinite mix": (422, raw(PNG, style_weights="inf")),
-    "a mix of 50,000 numbers": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
+    "a mix of 50,000 numbers": (413, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
     "stroke_scale of 9": (422, raw(PNG, stroke_scale="9")),
     "stroke_scale of nan": (422, raw(PNG, stroke_scale="nan")),
     "max_size of 0": (422, raw(PNG, max_size="0")),
