@@ -254,6 +254,10 @@ def _attacks(picture: bytes) -> dict[str, Callable[[int], str]]:
         "many objects in JSON": sends(
             b'{"image": "AAAA", "strength": [' + b"{}," * 10**7 + b"{}]}", "application/json"
         ),
+        "many parts in a form": sends(
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n' * 500_000,
+            "multipart/form-data; boundary=b",
+        ),
         "200 MB": sends(bytes(200 * 10**6)),
         "slow loris": slow_body,
     }

@@ -29,7 +29,7 @@ RAW_TYPES = ("image/", "application/octet-stream")
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 _PICTURE = "image"
-_MOST_STYLES = 1000
+_LONGEST_VALUE = 10_000
 _FLAGS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 _IMAGE_IN_JSON = re.compile(rb'"image"\s*:\s*"([^"]*)')  # Base64 holds no quotes, not even escaped.
 _DATA_URL = re.compile(rb"\Adata:[\w.+/-]*;base64,")
@@ -157,13 +157,27 @@ def _too_large(length: int, limits: Limits) -> RequestError:
 
 def _add(given: dict[str, Any], more: Iterable[tuple[str, Any]]) -> None:
     for name, value in more:
-        if name not in PARAMETERS:
-            hint = closest(name, PARAMETERS)
-            advice = f"did you mean '{hint}'?" if hint else f"known are {', '.join(PARAMETERS)}"
-            raise RequestError(422, f"{show(name)}: unknown parameter; {advice}")
+        _check_known(name)
         if name in given:
-            raise RequestError(422, f"{name}: given twice; keep one")
+            raise _given_twice(name)
+        if isinstance(value, str) and len(value) > _LONGEST_VALUE:
+            raise RequestError(
+                422,
+                f"{name}: expected at most {_LONGEST_VALUE:,} characters, got {len(value):,}; "
+                "send a shorter value",
+            )
         given[name] = value
+
+
+def _check_known(name: str) -> None:
+    if name not in PARAMETERS:
+        hint = closest(name, PARAMETERS)
+        advice = f"did you mean '{hint}'?" if hint else f"known are {', '.join(PARAMETERS)}"
+        raise RequestError(422, f"{show(name)}: unknown parameter; {advice}")
+
+
+def _given_twice(name: str) -> RequestError:
+    return RequestError(422, f"{name}: given twice; keep one")
 
 
 def _from_json(body: bytes) -> tuple[bytes, list[tuple[str, Any]]]:
@@ -213,7 +227,7 @@ def _from_base64(text: bytes) -> bytes:
 def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, str]]]:
     """Takes a form apart in memory; the usual parsers write pictures to temporary files."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
-    parts: list[tuple[str, bytearray]] = []
+    parts: dict[str, bytearray] = {}
     headers: dict[bytes, bytes] = {}
     name, value = bytearray(), bytearray()
     done = False
@@ -226,7 +240,16 @@ def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, s
     def end_headers() -> None:
         described = parse_options_header(headers.pop(b"content-disposition", b""))[1]
         headers.clear()
-        parts.append((described.get(b"name", b"").decode("utf-8", "replace"), bytearray()))
+        part = described.get(b"name", b"").decode("utf-8", "replace")
+        # Now, not when all is read: a large form has room for a million parts.
+        if part != _PICTURE:
+            _check_known(part)
+        if part in parts:
+            raise _given_twice(part)
+        parts[part] = bytearray()
+
+    def part_data(data: bytes, start: int, stop: int) -> None:
+        next(reversed(parts.values())).extend(data[start:stop])
 
     def end() -> None:
         nonlocal done
@@ -242,7 +265,7 @@ def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, s
                 "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
                 "on_header_end": end_header,
                 "on_headers_finished": end_headers,
-                "on_part_data": lambda data, start, stop: parts[-1][1].extend(data[start:stop]),
+                "on_part_data": part_data,
                 "on_end": end,
             },
         )
@@ -254,15 +277,8 @@ def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, s
         raise RequestError(
             400, "body: this form is damaged or cut short; send it again as multipart/form-data"
         ) from error
-    picture, rest = b"", []
-    for part, data in parts:
-        if part != _PICTURE:
-            rest.append((part, data[:1000].decode("utf-8", "replace")))
-        elif picture:
-            raise RequestError(422, "image: given twice; send one picture")
-        else:
-            picture = bytes(data)
-    return picture, rest
+    picture = bytes(parts.pop(_PICTURE, b""))
+    return picture, [(part, data.decode("utf-8", "replace")) for part, data in parts.items()]
 
 
 def _order(picture: bytes, given: Mapping[str, Any]) -> Order:
@@ -321,7 +337,7 @@ def _weights(given: Mapping[str, Any]) -> list[float] | None:
     value = given.get("style_weights")
     if value is None or value == "":
         return None
-    parts = value.split(",", _MOST_STYLES) if isinstance(value, str) else value
+    parts = value.split(",") if isinstance(value, str) else value
     try:
         if not isinstance(parts, list) or any(isinstance(part, bool) for part in parts):
             raise TypeError

@@ -330,6 +330,9 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a form of rubbish": (400, form(bytes(range(256)))),
     "a form of endless headers": (400, form(b"--b\r\n" + b"X: y\r\n" * 9000)),
     "two pictures": (422, form(part("image", PNG) + part("image", PNG) + b"--b--\r\n")),
+    "a form of many parts": (422, form(part("x", b"") * 3000 + b"a form that ends in rubbish")),
+    "a form of one parameter, often": (422, form(part("style", b"") * 3000 + b"rubbish")),
+    "a value of 90,000 letters": (422, form(part("model", b"x" * 90_000) + b"--b--\r\n")),
     "a part without a name": (422, form(b"--b\r\nA: b\r\n\r\nx\r\n--b--\r\n")),
     # Parameters.
     "unknown model": (404, raw(PNG, model="candyy")),
