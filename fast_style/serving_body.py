@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -30,6 +31,7 @@ _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 _PICTURE = "image"
 _LONGEST_VALUE = 10_000
+_LONGEST_NUMBER = 60
 _FLAGS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 _IMAGE_IN_JSON = re.compile(rb'"image"\s*:\s*"([^"]*)')  # Base64 holds no quotes, not even escaped.
 _DATA_URL = re.compile(rb"\Adata:[\w.+/-]*;base64,")
@@ -166,7 +168,8 @@ def _add(given: dict[str, Any], more: Iterable[tuple[str, Any]]) -> None:
                 f"{name}: expected at most {_LONGEST_VALUE:,} characters, got {len(value):,}; "
                 "send a shorter value",
             )
-        given[name] = value
+        if value is not None and value != "":  # A field of a form that was left empty.
+            given[name] = value
 
 
 def _check_known(name: str) -> None:
@@ -203,14 +206,24 @@ def _from_json(body: bytes) -> tuple[bytes, list[tuple[str, Any]]]:
     if not isinstance(text, str):
         raise RequestError(422, f"image: expected a picture file in base64, got {show(text)}")
     picture = _from_base64(text.encode("utf-8", "replace") or body[start:end])
-    return picture, [(name, value) for name, value in content.items() if value is not None]
+    return picture, list(content.items())
 
 
 def _loaded(data: bytes) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "body: this is not valid JSON; send an object") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON; Python's own keeps the last of two equal keys."""
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise RequestError(422, f"{show(name)}: given twice; keep one")
+        result[name] = value
+    return result
 
 
 def _from_base64(text: bytes) -> bytes:
@@ -313,17 +326,15 @@ def _word(given: Mapping[str, Any], name: str) -> str | None:
     value = given.get(name)
     if value is not None and not isinstance(value, str):
         raise RequestError(422, f"{name}: expected a name, got {show(value)}")
-    return value or None
+    return value
 
 
 def _number(given: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     """Reads a number; its range is left to `StylizeOptions`."""
     value = given.get(name, default)
     if isinstance(value, str):
-        try:
-            return kind(value[:60])
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            return _read(value, kind)
     elif value is None or isinstance(value, float):
         return value
     elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 64:
@@ -332,16 +343,24 @@ def _number(given: Mapping[str, Any], name: str, kind: type, default: Any) -> An
     raise RequestError(422, f"{name}: expected {words}, got {show(value)}")
 
 
+def _read(text: str, kind: type) -> Any:
+    """Reads a number; Python's own way takes '1_0' and the digits of other scripts too."""
+    text = text.strip()
+    if len(text) > _LONGEST_NUMBER or not text.isascii() or "_" in text:
+        raise ValueError
+    return kind(text)
+
+
 def _weights(given: Mapping[str, Any]) -> list[float] | None:
     """Reads '0.7,0.3' or a list of JSON; that they fit the model is checked by whoever has it."""
     value = given.get("style_weights")
-    if value is None or value == "":
+    if value is None:
         return None
     parts = value.split(",") if isinstance(value, str) else value
     try:
         if not isinstance(parts, list) or any(isinstance(part, bool) for part in parts):
             raise TypeError
-        return [float(part[:60] if isinstance(part, str) else part) for part in parts]
+        return [_read(part, float) if isinstance(part, str) else float(part) for part in parts]
     except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(
             422,

@@ -166,6 +166,15 @@ def test_styles_can_be_mixed_in_strokes_of_another_size(
     np.testing.assert_array_equal(read_image(answer.content), expected)
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_an_empty_value_is_none_at_all(app: FastAPI, name: str) -> None:
+    body = {"image": base64.b64encode(png()).decode(), name: ""}
+    form = {"files": {"image": ("a.png", png())}, "data": {name: ""}}
+    for request in ({**raw(png()), "params": {name: ""}}, {"json": body}, form):
+        answer = ask(app, "POST", "/v1/stylize", **request)
+        assert answer.content == post(app, png()).content
+
+
 def test_max_size_and_strength_0_give_the_smaller_photo(app: FastAPI) -> None:
     answer = post(app, png(), max_size="11", strength="0")
     assert read_image(answer.content).shape == (8, 11, 3)
@@ -340,6 +349,12 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "unknown style": (422, raw(PNG, style="waes")),
     "unknown parameter": (422, raw(PNG, strenght="1")),
     "a parameter twice": (422, {**raw(PNG), "params": [("strength", "1"), ("strength", "0")]}),
+    "a key of JSON twice": (422, text(f'{{"image": "{IN_JSON}", "strength": 1, "strength": 0}}')),
+    "two images of JSON": (422, text(f'{{"image": "{IN_JSON}", "image": "{IN_JSON}"}}')),
+    "strength of 1_0": (422, raw(PNG, strength="0_1")),
+    "strength in other digits": (422, raw(PNG, strength="\u0661")),
+    "strength of 70 digits": (422, raw(PNG, strength=f"0.{'1' * 70}")),
+    "a mix of 70 digits": (422, raw(PNG, style_weights=f"0.{'1' * 70}")),
     "strength of 2": (422, raw(PNG, strength="2")),
     "strength of nan": (422, raw(PNG, strength="nan")),
     "strength as a word": (422, raw(PNG, strength="full")),
