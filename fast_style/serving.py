@@ -28,6 +28,7 @@ from fast_style.serving_openapi import STYLIZE_OPENAPI
 from fast_style.serving_pages import add_pages
 from fast_style.serving_queue import Abandoned, Stage, WorkQueue
 from fast_style.stylize import Stylizer
+from fast_style.stylize_options import MAX_STYLE_WEIGHT
 
 _FORM_OF = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "GIF": "png"}
 _TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
@@ -248,8 +249,9 @@ def _style_weights(name: str, model: Stylizer, order: Order) -> list[float] | No
         except ValueError as error:
             raise RequestError(
                 422,
-                f"style_weights: {show(name)} takes {len(names)} finite numbers, "
-                f"for {', '.join(names)}; got {len(weights)}: {plain(weights)}",
+                f"style_weights: {show(name)} takes {len(names)} numbers from "
+                f"{-MAX_STYLE_WEIGHT} to {MAX_STYLE_WEIGHT}, for {', '.join(names)}; "
+                f"got {len(weights)}: {plain(weights)}",
             ) from error
         return list(weights)
     if order.style is None:

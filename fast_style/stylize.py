@@ -17,7 +17,7 @@ from fast_style.hardware import resolve_precision
 from fast_style.layers import pad_image
 from fast_style.memory import fits_whole
 from fast_style.resample import levels, pixels_like, resized, size_within
-from fast_style.stylize_options import FAST_TILE, StylizeOptions, Tile
+from fast_style.stylize_options import FAST_TILE, MAX_STYLE_WEIGHT, StylizeOptions, Tile
 from fast_style.tiling import Sink, TiledNet
 from fast_style.transform_net import MIN_SIZE, Weights, transform
 
@@ -107,8 +107,8 @@ class Stylizer:
         Args:
           image: uint8 or uint16 [H, W, 3] RGB of any size from 1x1, or a list of such. Pictures of
             a list that have one size are computed together, as long as they are small.
-          style_weights: How much of each of the model's styles, usually with sum 1; none takes
-            the first style.
+          style_weights: How much of each of the model's styles, from -10 to 10 and usually with
+            sum 1; none takes the first style.
           strength: 0 is the photo, 1 the full style; see `effects.weaken`.
           preserve_color: Whether to keep the photo's chroma, and take only brightness from the
             style.
@@ -265,20 +265,20 @@ class Stylizer:
             self._tiled.fast(photo, thumbnail, mix, _writer(target), tile=side)
 
     def check_style_weights(self, style_weights: Sequence[float]) -> None:
-        """Checks that there is one finite number per style.
+        """Checks that there is one number per style, and none beyond `MAX_STYLE_WEIGHT`.
 
         Raises:
           ValueError: If not.
         """
         names = self.model.style_names
         try:
-            with np.errstate(over="ignore"):  # Too large for the net is as bad as infinite.
-                given = np.asarray(style_weights, np.float64).astype(np.float32)
-        except (TypeError, ValueError):  # Text, or lists of unequal length.
+            given = np.asarray(style_weights, np.float64)
+        except (TypeError, ValueError, OverflowError):  # Text, or lists of unequal length.
             given = np.array(np.nan)
-        if given.shape != (len(names),) or not np.isfinite(given).all():
+        if given.shape != (len(names),) or not (np.abs(given) <= MAX_STYLE_WEIGHT).all():
             raise ValueError(
-                f"expected {len(names)} finite numbers, for {', '.join(names)}, got {style_weights}"
+                f"expected {len(names)} numbers from {-MAX_STYLE_WEIGHT} to {MAX_STYLE_WEIGHT}, "
+                f"for {', '.join(names)}, got {style_weights}"
             )
 
 

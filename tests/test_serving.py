@@ -366,6 +366,7 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a mix of truths": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [true]}}')),
     "a mix that is a number": (422, text(f'{{"image": "{IN_JSON}", "style_weights": 1}}')),
     "an infinite mix": (422, raw(PNG, style_weights="inf")),
+    "a mix beyond all measure": (422, raw(PNG, style_weights="1e38")),
     "a mix of 50,000 numbers": (413, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
     "stroke_scale of 9": (422, raw(PNG, stroke_scale="9")),
     "stroke_scale of nan": (422, raw(PNG, stroke_scale="nan")),
