@@ -20,6 +20,7 @@ from fast_style.errors import ImageError
 from fast_style.images import encode_image
 from fast_style.jobs import FORMATS
 from fast_style.photo import Photo, read_photo
+from fast_style.resample import size_within
 from fast_style.serving_answers import observe
 from fast_style.serving_body import Order, check_declared, parse_order, read_body
 from fast_style.serving_limits import Limits, RequestError
@@ -163,7 +164,7 @@ class _Service:
 
             return run
 
-        def net(photo: Photo) -> np.ndarray:
+        def net(photo: Photo, go_on: Callable[[], None]) -> np.ndarray:
             return model.stylize(
                 photo.pixels,
                 style_weights=mix,
@@ -172,6 +173,7 @@ class _Service:
                 stroke_scale=order.options.stroke_scale,
                 max_size=order.options.max_size,
                 tile="auto",
+                before_tile=go_on,
             )
 
         asked = time.perf_counter()
@@ -181,13 +183,15 @@ class _Service:
 
             Whoever sent a damaged one hears it at once, and those who wait hold no pixels.
             """
-            self._decoded(order.picture)
+            self._decoded(order)
 
-        async def work(codec: Stage, compute: Stage) -> tuple[bytes, str]:
+        async def work(
+            codec: Stage, compute: Stage, go_on: Callable[[], None]
+        ) -> tuple[bytes, str]:
             told["waited_ms"] = round(1000 * (time.perf_counter() - asked), 1)
-            photo = await codec(timed("decode", lambda: self._decoded(order.picture)))
+            photo = await codec(timed("decode", lambda: self._decoded(order)))
             form = order.form or _FORM_OF.get(photo.form, "jpg")
-            styled = await compute(timed("net", lambda: net(photo)))
+            styled = await compute(timed("net", lambda: net(photo, go_on)))
             told["pixels"] = styled.shape[0] * styled.shape[1]
             return await codec(timed("encode", lambda: _encoded(styled, form, photo))), form
 
@@ -215,9 +219,9 @@ class _Service:
             raise RequestError(404, f"model: there is no {show(name)} here; {advice}")
         return name, self.models[name]
 
-    def _decoded(self, data: bytes) -> Photo:
+    def _decoded(self, order: Order) -> Photo:
         try:
-            return read_photo(data, max_pixels=self.limits.max_pixels)
+            photo = read_photo(order.picture, max_pixels=self.limits.max_pixels)
         except ImageError as error:
             cause = error.__cause__
             if isinstance(cause, Image.DecompressionBombError | MemoryError):
@@ -229,6 +233,17 @@ class _Service:
             status = 415 if isinstance(cause, UnidentifiedImageError) else 400
             sentence = str(error).removeprefix("picture given as bytes: ")
             raise RequestError(status, f"image: {sentence}") from error
+        height, width = photo.pixels.shape[:2]
+        if order.options.max_size is not None:
+            height, width = size_within(height, width, order.options.max_size)
+        seen = round(height * width / order.options.stroke_scale**2)
+        if seen > self.limits.max_pixels:
+            raise RequestError(
+                413,
+                f"image: with stroke_scale {order.options.stroke_scale:g} it has {seen:,} pixels "
+                f"for the net, and this server takes {self.limits.max_pixels:,}; set max_size",
+            )
+        return photo
 
 
 def _encoded(styled: np.ndarray, form: str, photo: Photo) -> bytes:

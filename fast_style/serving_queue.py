@@ -20,6 +20,10 @@ _T = TypeVar("_T")
 Stage = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread: `await stage(function)`."""
 
+Work = Callable[[Stage, Stage, Callable[[], None]], Awaitable[_T]]
+"""Called with what runs functions in a codec's thread and in the net's, and with what raises
+`Abandoned`, in any thread, once nobody waits for the result."""
+
 
 class Abandoned(Exception):
     """Nobody waits for this result any more."""
@@ -88,7 +92,7 @@ class WorkQueue:
     async def run(
         self,
         check: Callable[[], object],
-        work: Callable[[Stage, Stage], Awaitable[_T]],
+        work: Work[_T],
         is_wanted: Callable[[], Awaitable[bool]],
     ) -> _T:
         """Waits for a place and works.
@@ -96,12 +100,12 @@ class WorkQueue:
         Args:
           check: Run in a codec's thread before the wait; what it raises ends the request, which
             then need not wait for others to hear about its own fault.
-          work: Called with what runs functions in a codec's thread and in the net's.
-          is_wanted: Asked when the place is there.
+          work: Called when the place is there.
+          is_wanted: Asked before that.
 
         Raises:
           RequestError: 503 if the queue is full; 504 if it took too long. A stage that has begun
-            cannot be stopped and keeps its place until it ends; no other stage begins.
+            keeps its place until it ends, or asks whether it is wanted; no other stage begins.
           Abandoned: If it is not wanted any more.
         """
         self.check_room()
@@ -132,16 +136,19 @@ class WorkQueue:
     async def _placed(
         self,
         check: Callable[[], object],
-        work: Callable[[Stage, Stage], Awaitable[_T]],
+        work: Work[_T],
         is_wanted: Callable[[], Awaitable[bool]],
         given_up: asyncio.Event,
     ) -> _T:
         loop = asyncio.get_running_loop()
 
+        def go_on() -> None:
+            if given_up.is_set():
+                raise Abandoned
+
         def stage(pool: ThreadPoolExecutor) -> Stage:
             async def run(function: Callable[[], Any]) -> Any:
-                if given_up.is_set():
-                    raise Abandoned
+                go_on()
                 return await loop.run_in_executor(pool, function)
 
             return run
@@ -154,9 +161,10 @@ class WorkQueue:
         self.working += 1
         began = loop.time()
         try:
-            if given_up.is_set() or not await is_wanted():
+            go_on()
+            if not await is_wanted():
                 raise Abandoned
-            result = await work(stage(self._codecs), stage(self._net))
+            result = await work(stage(self._codecs), stage(self._net), go_on)
             self._usual_seconds += 0.2 * (loop.time() - began - self._usual_seconds)
             return result
         finally:

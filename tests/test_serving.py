@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import threading
+import time
 from importlib.util import find_spec
 from typing import Any
 
@@ -573,6 +574,43 @@ def test_what_takes_too_long_is_a_504_and_what_waited_for_it_is_never_begun(
             assert gate.count == 2
 
     asyncio.run(scene())
+
+
+def test_a_large_picture_that_nobody_waits_for_ends_at_its_next_tile(
+    models: dict[str, Stylizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stylize = models["candy"].stylize
+    tiles = []
+
+    def in_tiles(image: np.ndarray, *, before_tile: Any, **options: Any) -> np.ndarray:
+        def slowly() -> None:
+            tiles.append(1)
+            time.sleep(0.05)
+            before_tile()
+
+        return stylize(image, **options | {"tile": 32}, before_tile=slowly)
+
+    monkeypatch.setattr(models["candy"], "stylize", in_tiles)
+    app = create_app(models, Limits(work_seconds=0.5))
+
+    async def scene() -> None:
+        async with app.router.lifespan_context(app), client(app) as sender:
+            assert (await sender.post("/v1/stylize", **raw(JPEG))).status_code == 504
+            await until(sender, waiting=0, working=0)
+
+    asyncio.run(scene())
+    assert 0 < len(tiles) < 50  # Of about a thousand.
+
+
+def test_strokes_that_enlarge_a_picture_count_as_its_pixels(models: dict[str, Stylizer]) -> None:
+    app = create_app(models, Limits(max_pixels=17 * 23))
+    answer = post(app, PNG, stroke_scale="0.5")
+    assert answer.status_code == 413
+    assert refusal(answer) == (
+        "image: with stroke_scale 0.5 it has 1,564 pixels for the net, and this server takes 391; "
+        "set max_size"
+    )
+    assert post(app, PNG, stroke_scale="0.5", max_size="11").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["max_queue", "max_pixels", "upload_seconds"])
