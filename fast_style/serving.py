@@ -183,7 +183,9 @@ class _Service:
 
             Whoever sent a damaged one hears it at once, and those who wait hold no pixels.
             """
-            self._decoded(order)
+            nonlocal asked
+            timed("check", lambda: self._decoded(order))()
+            asked = time.perf_counter()
 
         async def work(
             codec: Stage, compute: Stage, go_on: Callable[[], None]

@@ -98,8 +98,8 @@ class WorkQueue:
         """Waits for a place and works.
 
         Args:
-          check: Run in a codec's thread before the wait; what it raises ends the request, which
-            then need not wait for others to hear about its own fault.
+          check: Run in a codec's thread before the wait, if there is one; what it raises ends the
+            request, which then need not wait for others to hear about its own fault.
           work: Called when the place is there.
           is_wanted: Asked before that.
 
@@ -154,7 +154,8 @@ class WorkQueue:
             return run
 
         try:
-            await stage(self._codecs)(check)
+            if self._places.locked():
+                await stage(self._codecs)(check)
             await self._place_or_end(given_up)
         finally:
             self.waiting -= 1

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from fast_style.images import read_image
+from fast_style.photo import read_photo
 from fast_style.serving_limits import Limits
 from fast_style.serving_memory import give_back
 from fast_style.stylize import Stylizer
@@ -30,7 +31,7 @@ if not all(map(find_spec, ("fastapi", "python_multipart", "prometheus_client", "
 import httpx
 from fastapi import FastAPI
 
-from fast_style import serving_queue
+from fast_style import serving, serving_queue
 from fast_style.serving import create_app, named
 from fast_style.serving_body import PARAMETERS
 
@@ -523,6 +524,37 @@ def test_a_bad_picture_is_refused_while_others_wait(
             assert [answer.status_code for answer in await asyncio.gather(*good)] == [200] * 3
 
     asyncio.run(scene())
+
+
+def test_only_a_picture_that_waits_is_decoded_for_a_check(
+    models: dict[str, Stylizer],
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def slowly(*arguments: Any, **keywords: Any) -> Any:
+        time.sleep(0.3)
+        return read_photo(*arguments, **keywords)
+
+    monkeypatch.setattr(serving, "read_photo", slowly)
+    app = create_app(models, Limits(max_working=1))
+
+    async def scene() -> None:
+        async with client(app) as sender:
+            first = asyncio.create_task(sender.post("/v1/stylize", **raw(PNG)))
+            await until(sender, waiting=0, working=1)
+            second = asyncio.create_task(sender.post("/v1/stylize", **raw(PNG)))
+            await until(sender, waiting=1, working=1)
+            gate.open.set()
+            await asyncio.gather(first, second)
+
+    with caplog.at_level(logging.INFO, "fast_style"):
+        asyncio.run(scene())
+    told = [record.__dict__["fields"] for record in caplog.records]
+    at_once, waited = (fields for fields in told if fields["path"] == "/v1/stylize")
+    assert "check_ms" not in at_once and waited["check_ms"] >= 300
+    assert at_once["waited_ms"] < 300
+    assert waited["waited_ms"] + waited["check_ms"] + waited["decode_ms"] < waited["milliseconds"]
 
 
 def test_memory_is_given_back_once_when_nothing_is_worked_on(
