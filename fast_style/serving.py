@@ -123,12 +123,13 @@ class _Service:
 
     async def stylize(self, request: Request) -> Response:
         self.queue.check_room()
-        with self.queue.holding() as hold:
+        with contextlib.ExitStack() as held:
+            hold = held.enter_context(self.queue.holding())
             try:
                 order = await self._received(request, hold)
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_GONE)
-            return await self._fulfil(order, request)
+            return await self._fulfil(order, request, held)
 
     async def _received(self, request: Request, hold: Callable[[int], None]) -> Order:
         kind = request.headers.get("content-type", "")
@@ -147,7 +148,7 @@ class _Service:
         query = request.query_params.multi_items()
         return await self.queue.beside(lambda: parse_order(body, kind, query, self.limits))
 
-    async def _fulfil(self, order: Order, request: Request) -> Response:
+    async def _fulfil(self, order: Order, request: Request, held: contextlib.ExitStack) -> Response:
         name, model = self._model(order.model)
         mix = _style_weights(name, model, order)
         told: dict[str, Any] = request.state.told
@@ -201,7 +202,7 @@ class _Service:
             return not await request.is_disconnected()
 
         try:
-            data, form = await self.queue.run(check, work, is_wanted)
+            data, form = await self.queue.run(check, work, is_wanted, held)
         except Abandoned:
             return Response(status_code=_CLIENT_GONE)
         self.metrics.finished(name, told["pixels"])

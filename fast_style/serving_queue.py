@@ -94,6 +94,7 @@ class WorkQueue:
         check: Callable[[], object],
         work: Work[_T],
         is_wanted: Callable[[], Awaitable[bool]],
+        held: contextlib.ExitStack,
     ) -> _T:
         """Waits for a place and works.
 
@@ -102,6 +103,8 @@ class WorkQueue:
             request, which then need not wait for others to hear about its own fault.
           work: Called when the place is there.
           is_wanted: Asked before that.
+          held: What the work needs, such as `holding`. It is closed when the work has ended, which
+            may be long after the request was given up.
 
         Raises:
           RequestError: 503 if the queue is full; 504 if it took too long. A stage that has begun
@@ -113,7 +116,8 @@ class WorkQueue:
         self.waiting += 1  # Here, not in the task, which starts later: others may ask meanwhile.
         task = asyncio.create_task(self._placed(check, work, is_wanted, given_up))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        kept = held.pop_all()
+        task.add_done_callback(lambda task: self._ended(task, kept))
         # A task of its own, which `wait` leaves alone: cancelling it would free the place of a
         # thread that still computes.
         try:
@@ -128,8 +132,9 @@ class WorkQueue:
             )
         return task.result()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any], kept: contextlib.ExitStack) -> None:
         self._tasks.discard(task)
+        kept.close()
         if not task.cancelled():
             task.exception()  # Looked at: nobody may be left to ask for it.
 

@@ -600,8 +600,11 @@ def test_what_takes_too_long_is_a_504_and_what_waited_for_it_is_never_begun(
                 assert answer.status_code == 504
                 assert "not finished within 0.3 seconds" in refusal(answer)
             await until(sender, waiting=0, working=1)  # Its thread cannot be stopped.
+            held = f"fast_style_upload_bytes {len(PNG)}.0"
+            assert held in (await sender.get("/metrics")).text
             gate.open.set()
             await until(sender, waiting=0, working=0)
+            assert "fast_style_upload_bytes 0.0" in (await sender.get("/metrics")).text
             assert (await sender.post("/v1/stylize", **raw(PNG))).status_code == 200
             assert gate.count == 2
 
