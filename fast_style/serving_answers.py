@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fast_style.checks import plain
 from fast_style.serving_limits import RequestError
 from fast_style.serving_metrics import Metrics
 
@@ -52,7 +54,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 class _Observed:
-    """Counts and logs every request, and answers for what failed unexpectedly."""
+    """Counts and logs every request, and answers for what failed unexpectedly.
+
+    Each has a name, in the log and in its answer's X-Request-Id.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -64,44 +69,51 @@ class _Observed:
             return
         began = time.perf_counter()
         told: dict[str, Any] = {}
-        scope.setdefault("state", {})["told"] = told
+        name, method = secrets.token_hex(6), scope["method"]
+        seen = {**scope, "state": {**scope.get("state", {}), "told": told}}
         status, sent = 0, 0
 
         async def observing(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-            else:
-                sent += len(message.get("body", b""))
+                headers = [*message.get("headers", ()), (b"x-request-id", name.encode())]
+                message = {**message, "headers": headers}
+            sent += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, observing)
+            await self._app(seen, receive, observing)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            _log.exception("%s %s failed", scope["method"], scope["path"])
+            _log.exception("%s %s failed, request %s", method, plain(scope["path"]), name)
             told["error"] = f"{type(error).__name__}: {error}"
             if not status:
                 failure = JSONResponse({"error": "the server failed; its log says why"}, 500)
-                await failure(scope, receive, observing)
+                await failure(seen, receive, observing)
         finally:
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.answered(route, status, seconds)
             fields = {
-                "method": scope["method"],
-                "path": route,
+                "request": name,
+                "client": (scope.get("client") or ("unknown",))[0],
+                "method": method,
+                "path": getattr(seen.get("route"), "path", "other"),
                 "status": status,
-                "milliseconds": round(1000 * seconds, 1),
                 "answer_bytes": sent,
-                **told,
             }
-            _log.info(
-                "%s %s %d in %.0f ms",
-                scope["method"],
-                route,
-                status,
-                1000 * seconds,
-                extra={"event": "request", "fields": fields},
-            )
+            _note(self._metrics, fields | told, time.perf_counter() - began)
+
+
+def _note(metrics: Metrics, fields: dict[str, Any], seconds: float) -> None:
+    """Counts and logs a request; one that the server failed is a warning, which all can see."""
+    metrics.answered(fields["path"], fields["status"], seconds)
+    milliseconds = round(1000 * seconds, 1)
+    _log.log(
+        logging.WARNING if fields["status"] >= 500 else logging.INFO,
+        "%s %s %d in %.0f ms, request %s from %s%s",
+        *(fields[key] for key in ("method", "path", "status")),
+        milliseconds,
+        *(fields[key] for key in ("request", "client")),
+        f": {fields['error']}" if "error" in fields else "",
+        extra={"event": "request", "fields": {**fields, "milliseconds": milliseconds}},
+    )

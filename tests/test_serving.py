@@ -256,6 +256,21 @@ def test_every_request_is_logged_with_what_it_took(
     assert {"decode_ms", "net_ms", "encode_ms", "waited_ms", "milliseconds"} <= set(good)
     assert (good["pixels"], good["upload_bytes"]) == (17 * 23, len(png()))
     assert bad["status"] == 422 and bad["error"].startswith("strength: ")
+    assert good["client"] == bad["client"] == "127.0.0.1"
+    assert good["request"] != bad["request"]
+
+
+def test_answers_name_their_request_and_failures_are_warnings(
+    models: dict[str, Stylizer], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(models, Limits(max_held_bytes=len(PNG) - 1))
+    with caplog.at_level(logging.WARNING, "fast_style"):
+        assert "x-request-id" in ask(app, "GET", "/healthz").headers
+        answer = post(app, PNG)
+    (record,) = caplog.records
+    name = answer.headers["x-request-id"]
+    assert record.getMessage().startswith("POST /v1/stylize 503 in ")
+    assert f"ms, request {name} from 127.0.0.1: the server is busy" in record.getMessage()
 
 
 # --- hostile requests ----------------------------------------------------------------------------
