@@ -56,7 +56,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 class _Observed:
     """Counts and logs every request, and answers for what failed unexpectedly.
 
-    Each has a name, in the log and in its answer's X-Request-Id.
+    Each has a name, in the log and in its answer's X-Request-Id. HEAD is answered as GET is, but
+    for the body.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -71,6 +72,8 @@ class _Observed:
         told: dict[str, Any] = {}
         name, method = secrets.token_hex(6), scope["method"]
         seen = {**scope, "state": {**scope.get("state", {}), "told": told}}
+        if method == "HEAD":
+            seen["method"] = "GET"
         status, sent = 0, 0
 
         async def observing(message: Message) -> None:
@@ -79,6 +82,8 @@ class _Observed:
                 status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", name.encode())]
                 message = {**message, "headers": headers}
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             sent += len(message.get("body", b""))
             await send(message)
 

@@ -273,6 +273,14 @@ def test_answers_name_their_request_and_failures_are_warnings(
     assert f"ms, request {name} from 127.0.0.1: the server is busy" in record.getMessage()
 
 
+def test_head_is_answered_wherever_get_is(app: FastAPI) -> None:
+    for path in ("/", "/page.js", "/docs", "/openapi.json", "/healthz", "/metrics", "/v1/models"):
+        answer = ask(app, "HEAD", path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) > 10
+    assert ask(app, "HEAD", "/v1/stylize").status_code == 405
+
+
 # --- hostile requests ----------------------------------------------------------------------------
 
 PNG = png()
