@@ -265,7 +265,7 @@ def _attacks(picture: bytes) -> dict[str, Callable[[int], str]]:
 
 def _header(length: int, kind: str = "image/png") -> bytes:
     return (
-        "POST /v1/stylize HTTP/1.1\r\nhost: server\r\nconnection: close\r\n"
+        "POST /v1/stylize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         f"content-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
     ).encode()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from PIL import Image, UnidentifiedImageError
 from starlette.requests import ClientDisconnect
@@ -21,6 +22,7 @@ from fast_style.images import encode_image
 from fast_style.jobs import FORMATS
 from fast_style.photo import Photo, read_photo
 from fast_style.resample import size_within
+from fast_style.serving_access import Access
 from fast_style.serving_answers import observe
 from fast_style.serving_body import Order, check_declared, parse_order, read_body
 from fast_style.serving_limits import Limits, RequestError
@@ -47,13 +49,17 @@ def named(models: Sequence[Stylizer]) -> dict[str, Stylizer]:
     return result
 
 
-def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> FastAPI:
+def create_app(
+    models: Mapping[str, Stylizer], limits: Limits | None = None, access: Access | None = None
+) -> FastAPI:
     """Returns the ASGI application.
 
     Args:
       models: {name: model}, at least one; the first is the default.
       limits: What it takes.
+      access: Who may ask; by default programs, and pages of the server's own address.
     """
+    access = access or Access()
     service = _Service(models, limits or Limits())
 
     @contextlib.asynccontextmanager
@@ -68,8 +74,17 @@ def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> 
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own load scripts from elsewhere.
         redoc_url=None,
+        redirect_slashes=False,  # To whatever host the request named.
     )
-    observe(app, service.metrics)
+    if access.origins:  # Their pages could send pictures, but not read the answers.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(access.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type"],
+            expose_headers=["retry-after", "x-model", "x-request-id"],
+        )
+    observe(app, service.metrics, access)
 
     @app.post("/v1/stylize", openapi_extra=STYLIZE_OPENAPI, response_class=Response)
     async def stylize(request: Request) -> Response:

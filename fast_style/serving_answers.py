@@ -11,22 +11,29 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fast_style.checks import plain
+from fast_style.serving_access import Access
 from fast_style.serving_limits import RequestError
 from fast_style.serving_metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
 
-def observe(app: FastAPI, metrics: Metrics) -> None:
+def observe(app: FastAPI, metrics: Metrics, access: Access) -> None:
     """Has an application refuse in JSON, `{"error": sentence}`, and count and log every request.
 
     Handlers may add to the log's fields through `request.state.told`, a dictionary.
+
+    Args:
+      app: The application.
+      metrics: What counts.
+      access: Who may ask.
     """
-    app.add_middleware(_Observed, metrics=metrics)
+    app.add_middleware(_Observed, metrics=metrics, access=access)
     app.add_exception_handler(RequestError, _refusal)
     app.add_exception_handler(HTTPException, _http_refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -34,8 +41,12 @@ def observe(app: FastAPI, metrics: Metrics) -> None:
 
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
+    return _refused(error, request.state.told)
+
+
+def _refused(error: RequestError, told: dict[str, Any]) -> Response:
     headers = None if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    request.state.told["error"] = str(error)
+    told["error"] = str(error)
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
@@ -60,9 +71,10 @@ class _Observed:
     for the body.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, access: Access) -> None:
         self._app = app
         self._metrics = metrics
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +100,7 @@ class _Observed:
             await send(message)
 
         try:
-            await self._app(seen, receive, observing)
+            await self._answer(seen, receive, observing)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -107,6 +119,14 @@ class _Observed:
                 "answer_bytes": sent,
             }
             _note(self._metrics, fields | told, time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._access.check(scope["method"], Headers(scope=scope))
+        except RequestError as error:
+            await _refused(error, scope["state"]["told"])(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _note(metrics: Metrics, fields: dict[str, Any], seconds: float) -> None:

@@ -33,6 +33,7 @@ from fastapi import FastAPI
 
 from fast_style import serving, serving_queue
 from fast_style.serving import create_app, named
+from fast_style.serving_access import Access, access_on, is_origin
 from fast_style.serving_body import PARAMETERS
 
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=200_000)
@@ -452,6 +453,76 @@ def test_other_addresses_and_methods_are_refused_in_json(app: FastAPI) -> None:
     refusal(ask(app, "GET", "/v1/stylize"))
 
 
+def test_addresses_are_never_redirected_to_the_host_that_was_named(app: FastAPI) -> None:
+    for path in ("/v1/models/", "/docs/", "/healthz/"):
+        answer = ask(app, "GET", path, headers={"host": "evil.example"})
+        assert answer.status_code == 404
+        refusal(answer)
+    for host in ("[", "[::1", "a b", ""):
+        assert ask(app, "GET", "/docs", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8000", True),
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("desk", True),
+        ("my.site", True),
+        ("evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example:8000", False),
+        ("evil.example@localhost", False),
+        ("[::1", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_a_server_for_this_machine_answers_under_its_names_alone(
+    models: dict[str, Stylizer], host: str, is_ours: bool
+) -> None:
+    access = access_on("127.0.1.1", "desk", frozenset({"https://my.site"}))
+    app = create_app(models, LIMITS, access)
+    answer = ask(app, "GET", "/openapi.json", headers={"host": host})
+    if is_ours:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 421
+        assert refusal(answer).startswith("Host: this server answers as localhost, not as '")
+    open_to_all = create_app(models, LIMITS, access_on("0.0.0.0", "0.0.0.0", frozenset()))
+    assert ask(open_to_all, "GET", "/healthz", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://server"}, 200),
+        ({"origin": "null", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://my.site", "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "http://server.evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://server:81", "sec-fetch-site": "same-site"}, 403),
+    ],
+)
+def test_pages_from_elsewhere_send_pictures_only_if_they_may(
+    models: dict[str, Stylizer], headers: dict[str, str], status: int
+) -> None:
+    origins = frozenset({"https://my.site"})
+    app = create_app(models, LIMITS, Access(origins=origins))
+    headers = {"content-type": "image/png", **headers}
+    answer = ask(app, "POST", "/v1/stylize", content=PNG, headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert "--allow-origin" in refusal(answer)
+    readable = answer.headers.get("access-control-allow-origin")
+    assert readable == ("https://my.site" if "my.site" in headers.get("origin", "") else None)
+    assert ask(app, "GET", "/healthz", headers=headers).status_code == 200
+
+
 def test_an_unexpected_failure_is_a_500_and_logged(
     app: FastAPI,
     models: dict[str, Stylizer],
@@ -646,7 +717,8 @@ def test_a_large_picture_that_nobody_waits_for_ends_at_its_next_tile(
             time.sleep(0.05)
             before_tile()
 
-        return stylize(image, **options | {"tile": 32}, before_tile=slowly)
+        options["tile"] = 32
+        return stylize(image, before_tile=slowly, **options)
 
     monkeypatch.setattr(models["candy"], "stylize", in_tiles)
     app = create_app(models, Limits(work_seconds=0.5))
@@ -669,6 +741,12 @@ def test_strokes_that_enlarge_a_picture_count_as_its_pixels(models: dict[str, St
         "set max_size"
     )
     assert post(app, PNG, stroke_scale="0.5", max_size="11").status_code == 200
+
+
+def test_origins_are_as_browsers_send_them() -> None:
+    assert all(map(is_origin, ("https://my.site", "http://127.0.0.1:81", "http://[::1]:81")))
+    wrong = ("my.site", "https://My.site", "https://my.site/", "ftp://my.site", "*", "null", "")
+    assert not any(map(is_origin, wrong))
 
 
 @pytest.mark.parametrize("name", ["max_queue", "max_pixels", "upload_seconds"])

@@ -93,7 +93,7 @@ def connected(port: int) -> Iterator[socket.socket]:
 
 def header(length: int, more: str = "") -> bytes:
     return (
-        "POST /v1/stylize HTTP/1.1\r\nhost: server\r\ncontent-type: image/png\r\n"
+        "POST /v1/stylize HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n"
         f"content-length: {length}\r\n{more}\r\n"
     ).encode()
 
