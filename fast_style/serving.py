@@ -23,7 +23,7 @@ from fast_style.jobs import FORMATS
 from fast_style.photo import Photo, read_photo
 from fast_style.resample import size_within
 from fast_style.serving_access import Access
-from fast_style.serving_answers import observe
+from fast_style.serving_answers import observe, wants_json
 from fast_style.serving_body import Order, check_declared, parse_order, read_body
 from fast_style.serving_limits import Limits, RequestError
 from fast_style.serving_metrics import CONTENT_TYPE, Metrics
@@ -223,7 +223,7 @@ class _Service:
         self.metrics.finished(name, told["pixels"])
         headers = {"x-content-type-options": "nosniff", "x-model": name.encode().decode("latin-1")}
         headers["cache-control"] = "no-store"
-        if request.headers.get("accept", "").lower().startswith("application/json"):
+        if wants_json(", ".join(request.headers.getlist("accept"))):
             text = await self.queue.beside(lambda: base64.b64encode(data).decode("ascii"))
             return JSONResponse({"image": text, "format": form, "model": name}, headers=headers)
         return Response(data, media_type=_TYPES[form], headers=headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from typing import Any
@@ -37,6 +38,17 @@ def observe(app: FastAPI, metrics: Metrics, access: Access) -> None:
     app.add_exception_handler(RequestError, _refusal)
     app.add_exception_handler(HTTPException, _http_refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
+
+
+def wants_json(accept: str) -> bool:
+    """Whether a request's Accept names JSON, and no kind of picture that it would rather have."""
+    weights = {"application/json": 0.0}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        given = [each[2:] for each in parameters if re.fullmatch(r"q=[01](\.\d{0,3})?", each)]
+        weights[kind] = float(given[0]) if given else 1.0
+    pictures = [weight for kind, weight in weights.items() if kind.startswith("image/")]
+    return 0.0 < weights["application/json"] >= max(pictures, default=0.0)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -34,6 +34,7 @@ from fastapi import FastAPI
 from fast_style import serving, serving_queue
 from fast_style.serving import create_app, named
 from fast_style.serving_access import Access, access_on, is_origin
+from fast_style.serving_answers import wants_json
 from fast_style.serving_body import PARAMETERS
 
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=200_000)
@@ -114,6 +115,28 @@ def test_base64_comes_back_where_json_is_accepted(app: FastAPI) -> None:
     content = answer.json()
     assert (content["format"], content["model"]) == ("png", "candy")
     assert base64.b64decode(content["image"]) == post(app, png()).content
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_wanted"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/json, text/plain, */*", True),
+        ("text/html, application/json;q=0.5", True),
+        ("image/png;q=0.4, application/json;q=0.5", True),
+        ("image/*, application/json;q=0.5", False),
+        ("application/json;q=0", False),
+        ("application/json; q=0.000, */*", False),
+        ("application/jsonp", False),
+        ("application/json-patch+json", False),
+        ("*/*", False),
+        ("", False),
+        (";q=, ,;", False),
+    ],
+)
+def test_accept_is_taken_at_its_word(accept: str, is_wanted: bool) -> None:
+    assert wants_json(accept) == is_wanted
 
 
 @pytest.mark.parametrize(
