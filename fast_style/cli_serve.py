@@ -122,12 +122,12 @@ def run_serve(options: argparse.Namespace) -> int:
         for model in models.values():  # Traced before the first request, which would wait for it.
             model.stylize(np.zeros((64, 64, 3), np.uint8))
         give_back()
+        host, port = listener.getsockname()[:2]
 
         def announce() -> None:
-            _tell(options.log_json, *listener.getsockname()[:2], list(models))
+            _tell(options.log_json, host, port, list(models))
 
-        address = listener.getsockname()[0]
-        access = access_on(address, options.host, frozenset(options.allow_origin))
+        access = access_on(host, options.host, frozenset(options.allow_origin))
         serve_on(listener, create_app(models, limits, access), limits, announce)
     _log.info("stopped", extra={"event": "end", "fields": {}})
     return 0

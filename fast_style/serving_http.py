@@ -55,11 +55,15 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a host's name"
-        raise FastStyleError(
-            f"{host}:{port}: cannot listen there ({reason}); choose another --host or --port"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> FastStyleError:
+    reason = getattr(error, "strerror", None) or "not a host's name"
+    return FastStyleError(
+        f"{host}:{port}: cannot listen there ({reason}); choose another --host or --port"
+    )
 
 
 def serve_on(
@@ -74,10 +78,17 @@ def serve_on(
       app: An ASGI application.
       limits: The time-outs.
       announce: Called when clients can connect, and signals end the server as they should.
+
+    Raises:
+      FastStyleError: If another server took the port since `bind`: two can, until one listens.
     """
     server = make_server(app, limits)
     with _signals_end(server):
-        listener.listen(_BACKLOG)
+        try:
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            host, port = listener.getsockname()[:2]
+            raise _cannot_listen(host, port, error) from error
         announce()
         server.run(sockets=[listener])
 

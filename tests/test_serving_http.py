@@ -36,7 +36,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "python_multipart", "prometheus
     pytest.skip("the service needs the extra 'serve'", allow_module_level=True)
 
 from fast_style.serving import create_app, named
-from fast_style.serving_http import bind, make_server
+from fast_style.serving_http import bind, make_server, serve_on
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PNG = hostile.encoded(Image.fromarray(hostile.picture()), "PNG")
@@ -193,6 +193,15 @@ def test_a_port_that_is_taken_is_one_sentence(port: int) -> None:
         bind("127.0.0.1", port)
     with pytest.raises(FastStyleError, match="cannot listen there .*choose another --host"):
         bind("no host\0", 0)
+
+
+def test_a_port_that_another_server_takes_meanwhile_is_one_sentence() -> None:
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with bind("127.0.0.1", port) as second:
+            first.listen()
+            with pytest.raises(FastStyleError, match=rf"127\.0\.0\.1:{port}: cannot listen there"):
+                serve_on(second, create_app({}), QUICK, lambda: None)
 
 
 # --- the command ---------------------------------------------------------------------------------
