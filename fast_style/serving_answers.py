@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import secrets
@@ -18,10 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fast_style.checks import plain
 from fast_style.serving_access import Access
-from fast_style.serving_limits import RequestError
+from fast_style.serving_limits import CROWDED, RequestError
 from fast_style.serving_metrics import Metrics
 
 _log = logging.getLogger(__name__)
+_CROWD_SECONDS = 5
 
 
 def observe(app: FastAPI, metrics: Metrics, access: Access) -> None:
@@ -34,6 +36,7 @@ def observe(app: FastAPI, metrics: Metrics, access: Access) -> None:
       metrics: What counts.
       access: Who may ask.
     """
+    app.state.turned_away = functools.partial(_turned_away, metrics)
     app.add_middleware(_Observed, metrics=metrics, access=access)
     app.add_exception_handler(RequestError, _refusal)
     app.add_exception_handler(HTTPException, _http_refusal)
@@ -134,11 +137,31 @@ class _Observed:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if CROWDED in scope["state"]:
+                raise RequestError(
+                    503,
+                    f"the server has too many connections; try again in {_CROWD_SECONDS} seconds",
+                    retry_after=_CROWD_SECONDS,
+                )
             self._access.check(scope["method"], Headers(scope=scope))
         except RequestError as error:
             await _refused(error, scope["state"]["told"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _turned_away(metrics: Metrics, client: str, status: int, sentence: str) -> None:
+    """Counts and logs what was refused before it was a request."""
+    fields = {
+        "request": secrets.token_hex(6),
+        "client": client,
+        "method": "none",
+        "path": "other",
+        "status": status,
+        "answer_bytes": 0,
+        "error": sentence,
+    }
+    _note(metrics, fields, 0.0)
 
 
 def _note(metrics: Metrics, fields: dict[str, Any], seconds: float) -> None:

@@ -12,6 +12,9 @@ DEFAULT_MAX_PIXELS = 24 * 10**6
 MULTIPART_ROOM = 64 * 1024
 """Bytes of a request beside its picture: parameters, multipart headers."""
 
+CROWDED = "crowded"
+"""In the state of a request's scope: it came by a connection too many."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
