@@ -133,12 +133,16 @@ function stylizeSoon() {
 
 // Phones have a camera of their own behind the file field; elsewhere the page shows the picture.
 async function openCamera() {
+  elements.webcam.disabled = true; // A second stream would have nobody to stop it.
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
-    elements.video.srcObject = stream;
+    elements.video.srcObject =
+      await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
     elements.viewfinder.showModal();
   } catch (error) {
+    closeCamera(); // It may be on, but not shown.
     say(`The camera cannot be used: ${error.message}.`, true);
+  } finally {
+    elements.webcam.disabled = false;
   }
 }
 
