@@ -251,6 +251,13 @@ def _attacks(picture: bytes) -> dict[str, Callable[[int], str]]:
         "bomb": sends(_bomb()),
         "wrong type": sends(b"%PDF-1.7 no picture", "application/pdf"),
         "text as a picture": sends(b"no picture at all", "image/jpeg"),
+        "many objects in JSON": sends(
+            b'{"image": "AAAA", "strength": [' + b"{}," * 10**7 + b"{}]}", "application/json"
+        ),
+        "many parts in a form": sends(
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n' * 500_000,
+            "multipart/form-data; boundary=b",
+        ),
         "200 MB": sends(bytes(200 * 10**6)),
         "slow loris": slow_body,
     }
@@ -258,7 +265,7 @@ def _attacks(picture: bytes) -> dict[str, Callable[[int], str]]:
 
 def _header(length: int, kind: str = "image/png") -> bytes:
     return (
-        "POST /v1/stylize HTTP/1.1\r\nhost: server\r\nconnection: close\r\n"
+        "POST /v1/stylize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         f"content-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
     ).encode()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import ipaddress
 import logging
-from typing import Any
 
 import numpy as np
 
 from fast_style.errors import FastStyleError
+from fast_style.serving_access import access_on, is_loopback, is_origin
 from fast_style.serving_limits import DEFAULT_MAX_PIXELS, DEFAULT_MAX_UPLOAD, Limits
 from fast_style.serving_memory import give_back, prefer_system_allocator
 from fast_style.terminal import import_tensorflow, positive, precision_argument, say
@@ -74,6 +73,16 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for a picture to arrive (default: %(default)s)",
     )
+    parser.add_argument(
+        "--allow-origin",
+        type=_origin,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ORIGIN",
+        help="pages from elsewhere that may send pictures, such as https://my.site; the server "
+        "may be called by their names, too, as a proxy does",
+    )
     precision_argument(parser)
     parser.add_argument(
         "--log-json",
@@ -113,16 +122,19 @@ def run_serve(options: argparse.Namespace) -> int:
         for model in models.values():  # Traced before the first request, which would wait for it.
             model.stylize(np.zeros((64, 64, 3), np.uint8))
         give_back()
+        host, port = listener.getsockname()[:2]
 
         def announce() -> None:
-            _tell(options.log_json, _address(listener.getsockname()), list(models))
+            _tell(options.log_json, host, port, list(models))
 
-        serve_on(listener, create_app(models, limits), limits, announce)
+        access = access_on(host, options.host, frozenset(options.allow_origin))
+        serve_on(listener, create_app(models, limits, access), limits, announce)
     _log.info("stopped", extra={"event": "end", "fields": {}})
     return 0
 
 
-def _tell(as_json: bool, address: str, names: list[str]) -> None:
+def _tell(as_json: bool, host: str, port: int, names: list[str]) -> None:
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     _log.info(
         "serving on %s",
         address,
@@ -131,21 +143,19 @@ def _tell(as_json: bool, address: str, names: list[str]) -> None:
     if as_json:
         return
     print(f"serving {', '.join(names)} on {address} (Ctrl-C stops)", flush=True)
-    if not _is_local(address):
+    if not is_loopback(host):
         say("note: other machines can reach this, and nobody is asked for a password")
-
-
-def _address(name: tuple[Any, ...]) -> str:
-    host, port = name[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_local(address: str) -> bool:
-    host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"expected a port of 0 to 65535, got {text!r}")
     return int(text)
+
+
+def _origin(text: str) -> str:
+    if not is_origin(text):
+        raise argparse.ArgumentTypeError(
+            f"expected an address as far as its port, such as https://my.site, got {text!r}"
+        )
+    return text

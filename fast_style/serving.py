@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from PIL import Image, UnidentifiedImageError
 from starlette.requests import ClientDisconnect
@@ -20,7 +21,9 @@ from fast_style.errors import ImageError
 from fast_style.images import encode_image
 from fast_style.jobs import FORMATS
 from fast_style.photo import Photo, read_photo
-from fast_style.serving_answers import observe
+from fast_style.resample import size_within
+from fast_style.serving_access import Access
+from fast_style.serving_answers import observe, wants_json
 from fast_style.serving_body import Order, check_declared, parse_order, read_body
 from fast_style.serving_limits import Limits, RequestError
 from fast_style.serving_metrics import CONTENT_TYPE, Metrics
@@ -28,6 +31,7 @@ from fast_style.serving_openapi import STYLIZE_OPENAPI
 from fast_style.serving_pages import add_pages
 from fast_style.serving_queue import Abandoned, Stage, WorkQueue
 from fast_style.stylize import Stylizer
+from fast_style.stylize_options import MAX_STYLE_WEIGHT
 
 _FORM_OF = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "GIF": "png"}
 _TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
@@ -45,13 +49,17 @@ def named(models: Sequence[Stylizer]) -> dict[str, Stylizer]:
     return result
 
 
-def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> FastAPI:
+def create_app(
+    models: Mapping[str, Stylizer], limits: Limits | None = None, access: Access | None = None
+) -> FastAPI:
     """Returns the ASGI application.
 
     Args:
       models: {name: model}, at least one; the first is the default.
       limits: What it takes.
+      access: Who may ask; by default programs, and pages of the server's own address.
     """
+    access = access or Access()
     service = _Service(models, limits or Limits())
 
     @contextlib.asynccontextmanager
@@ -66,8 +74,17 @@ def create_app(models: Mapping[str, Stylizer], limits: Limits | None = None) -> 
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own load scripts from elsewhere.
         redoc_url=None,
+        redirect_slashes=False,  # To whatever host the request named.
     )
-    observe(app, service.metrics)
+    if access.origins:  # Their pages could send pictures, but not read the answers.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(access.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type"],
+            expose_headers=["retry-after", "x-model", "x-request-id"],
+        )
+    observe(app, service.metrics, access)
 
     @app.post("/v1/stylize", openapi_extra=STYLIZE_OPENAPI, response_class=Response)
     async def stylize(request: Request) -> Response:
@@ -121,12 +138,13 @@ class _Service:
 
     async def stylize(self, request: Request) -> Response:
         self.queue.check_room()
-        with self.queue.holding() as hold:
+        with contextlib.ExitStack() as held:
+            hold = held.enter_context(self.queue.holding())
             try:
                 order = await self._received(request, hold)
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_GONE)
-            return await self._fulfil(order, request)
+            return await self._fulfil(order, request, held)
 
     async def _received(self, request: Request, hold: Callable[[int], None]) -> Order:
         kind = request.headers.get("content-type", "")
@@ -145,7 +163,7 @@ class _Service:
         query = request.query_params.multi_items()
         return await self.queue.beside(lambda: parse_order(body, kind, query, self.limits))
 
-    async def _fulfil(self, order: Order, request: Request) -> Response:
+    async def _fulfil(self, order: Order, request: Request, held: contextlib.ExitStack) -> Response:
         name, model = self._model(order.model)
         mix = _style_weights(name, model, order)
         told: dict[str, Any] = request.state.told
@@ -162,7 +180,7 @@ class _Service:
 
             return run
 
-        def net(photo: Photo) -> np.ndarray:
+        def net(photo: Photo, go_on: Callable[[], None]) -> np.ndarray:
             return model.stylize(
                 photo.pixels,
                 style_weights=mix,
@@ -171,6 +189,7 @@ class _Service:
                 stroke_scale=order.options.stroke_scale,
                 max_size=order.options.max_size,
                 tile="auto",
+                before_tile=go_on,
             )
 
         asked = time.perf_counter()
@@ -180,13 +199,17 @@ class _Service:
 
             Whoever sent a damaged one hears it at once, and those who wait hold no pixels.
             """
-            self._decoded(order.picture)
+            nonlocal asked
+            timed("check", lambda: self._decoded(order))()
+            asked = time.perf_counter()
 
-        async def work(codec: Stage, compute: Stage) -> tuple[bytes, str]:
+        async def work(
+            codec: Stage, compute: Stage, go_on: Callable[[], None]
+        ) -> tuple[bytes, str]:
             told["waited_ms"] = round(1000 * (time.perf_counter() - asked), 1)
-            photo = await codec(timed("decode", lambda: self._decoded(order.picture)))
+            photo = await codec(timed("decode", lambda: self._decoded(order)))
             form = order.form or _FORM_OF.get(photo.form, "jpg")
-            styled = await compute(timed("net", lambda: net(photo)))
+            styled = await compute(timed("net", lambda: net(photo, go_on)))
             told["pixels"] = styled.shape[0] * styled.shape[1]
             return await codec(timed("encode", lambda: _encoded(styled, form, photo))), form
 
@@ -194,13 +217,13 @@ class _Service:
             return not await request.is_disconnected()
 
         try:
-            data, form = await self.queue.run(check, work, is_wanted)
+            data, form = await self.queue.run(check, work, is_wanted, held)
         except Abandoned:
             return Response(status_code=_CLIENT_GONE)
         self.metrics.finished(name, told["pixels"])
         headers = {"x-content-type-options": "nosniff", "x-model": name.encode().decode("latin-1")}
         headers["cache-control"] = "no-store"
-        if request.headers.get("accept", "").lower().startswith("application/json"):
+        if wants_json(", ".join(request.headers.getlist("accept"))):
             text = await self.queue.beside(lambda: base64.b64encode(data).decode("ascii"))
             return JSONResponse({"image": text, "format": form, "model": name}, headers=headers)
         return Response(data, media_type=_TYPES[form], headers=headers)
@@ -214,9 +237,9 @@ class _Service:
             raise RequestError(404, f"model: there is no {show(name)} here; {advice}")
         return name, self.models[name]
 
-    def _decoded(self, data: bytes) -> Photo:
+    def _decoded(self, order: Order) -> Photo:
         try:
-            return read_photo(data, max_pixels=self.limits.max_pixels)
+            photo = read_photo(order.picture, max_pixels=self.limits.max_pixels)
         except ImageError as error:
             cause = error.__cause__
             if isinstance(cause, Image.DecompressionBombError | MemoryError):
@@ -228,6 +251,17 @@ class _Service:
             status = 415 if isinstance(cause, UnidentifiedImageError) else 400
             sentence = str(error).removeprefix("picture given as bytes: ")
             raise RequestError(status, f"image: {sentence}") from error
+        height, width = photo.pixels.shape[:2]
+        if order.options.max_size is not None:
+            height, width = size_within(height, width, order.options.max_size)
+        seen = round(height * width / order.options.stroke_scale**2)
+        if seen > self.limits.max_pixels:
+            raise RequestError(
+                413,
+                f"image: with stroke_scale {order.options.stroke_scale:g} it has {seen:,} pixels "
+                f"for the net, and this server takes {self.limits.max_pixels:,}; set max_size",
+            )
+        return photo
 
 
 def _encoded(styled: np.ndarray, form: str, photo: Photo) -> bytes:
@@ -248,8 +282,9 @@ def _style_weights(name: str, model: Stylizer, order: Order) -> list[float] | No
         except ValueError as error:
             raise RequestError(
                 422,
-                f"style_weights: {show(name)} takes {len(names)} finite numbers, "
-                f"for {', '.join(names)}; got {len(weights)}: {plain(weights)}",
+                f"style_weights: {show(name)} takes {len(names)} numbers from "
+                f"{-MAX_STYLE_WEIGHT} to {MAX_STYLE_WEIGHT}, for {', '.join(names)}; "
+                f"got {len(weights)}: {plain(weights)}",
             ) from error
         return list(weights)
     if order.style is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -29,8 +30,11 @@ RAW_TYPES = ("image/", "application/octet-stream")
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 _PICTURE = "image"
-_MOST_STYLES = 1000
+_LONGEST_VALUE = 10_000
+_LONGEST_NUMBER = 60
 _FLAGS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+_IMAGE_IN_JSON = re.compile(rb'"image"\s*:\s*"([^"]*)')  # Base64 holds no quotes, not even escaped.
+_DATA_URL = re.compile(rb"\Adata:[\w.+/-]*;base64,")
 _WAYS = "send multipart/form-data, application/json or the picture itself (image/...)"
 
 
@@ -155,39 +159,88 @@ def _too_large(length: int, limits: Limits) -> RequestError:
 
 def _add(given: dict[str, Any], more: Iterable[tuple[str, Any]]) -> None:
     for name, value in more:
-        if name not in PARAMETERS:
-            hint = closest(name, PARAMETERS)
-            advice = f"did you mean '{hint}'?" if hint else f"known are {', '.join(PARAMETERS)}"
-            raise RequestError(422, f"{show(name)}: unknown parameter; {advice}")
+        _check_known(name)
         if name in given:
-            raise RequestError(422, f"{name}: given twice; keep one")
-        given[name] = value
+            raise _given_twice(name)
+        if isinstance(value, str) and len(value) > _LONGEST_VALUE:
+            raise RequestError(
+                422,
+                f"{name}: expected at most {_LONGEST_VALUE:,} characters, got {len(value):,}; "
+                "send a shorter value",
+            )
+        if value is not None and value != "":  # A field of a form that was left empty.
+            given[name] = value
+
+
+def _check_known(name: str) -> None:
+    if name not in PARAMETERS:
+        hint = closest(name, PARAMETERS)
+        advice = f"did you mean '{hint}'?" if hint else f"known are {', '.join(PARAMETERS)}"
+        raise RequestError(422, f"{show(name)}: unknown parameter; {advice}")
+
+
+def _given_twice(name: str) -> RequestError:
+    return RequestError(422, f"{name}: given twice; keep one")
 
 
 def _from_json(body: bytes) -> tuple[bytes, list[tuple[str, Any]]]:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "body: this is not valid JSON; send an object") from error
+    """Takes an object apart.
+
+    Python needs up to a hundred times the memory of many small values. So the picture is cut out
+    first, and what is left must be as short as parameters are.
+    """
+    found = _IMAGE_IN_JSON.search(body)
+    start, end = found.span(1) if found else (0, 0)
+    rest = body[:start] + body[end:]
+    if len(rest) > MULTIPART_ROOM:
+        raise RequestError(
+            413,
+            f"body: expected at most {size_text(MULTIPART_ROOM)} beside the text of the image, "
+            f"got {size_text(len(rest))}; send parameters alone",
+        )
+    content = _loaded(rest)
     if not isinstance(content, Mapping):
         raise RequestError(422, f"body: expected an object of JSON, got {show(content)}")
     content = dict(content)
     text = content.pop(_PICTURE, "")
     if not isinstance(text, str):
         raise RequestError(422, f"image: expected a picture file in base64, got {show(text)}")
-    # Browsers hand out files as data URLs.
-    text = re.sub(r"\Adata:[\w.+/-]*;base64,", "", text, count=1)
+    picture = _from_base64(text.encode("utf-8", "replace") or body[start:end])
+    return picture, list(content.items())
+
+
+def _loaded(data: bytes) -> Any:
     try:
-        picture = base64.b64decode("".join(text.split()), validate=True)
+        return json.loads(data, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "body: this is not valid JSON; send an object") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON; Python's own keeps the last of two equal keys."""
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise RequestError(422, f"{show(name)}: given twice; keep one")
+        result[name] = value
+    return result
+
+
+def _from_base64(text: bytes) -> bytes:
+    """Reads base64 as it stands in JSON, with escapes and line breaks."""
+    if b"\\" in text:  # Some libraries write '\/' for '/', or '\u002b' for '+'.
+        text = _loaded(b'"' + text + b'"').encode("utf-8", "replace")
+    text = _DATA_URL.sub(b"", text, count=1)  # Browsers hand out files as data URLs.
+    try:
+        return base64.b64decode(text.translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise RequestError(400, "image: this is not valid base64; encode the file anew") from error
-    return picture, [(name, value) for name, value in content.items() if value is not None]
 
 
 def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, str]]]:
     """Takes a form apart in memory; the usual parsers write pictures to temporary files."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
-    parts: list[tuple[str, bytearray]] = []
+    parts: dict[str, bytearray] = {}
     headers: dict[bytes, bytes] = {}
     name, value = bytearray(), bytearray()
     done = False
@@ -200,7 +253,16 @@ def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, s
     def end_headers() -> None:
         described = parse_options_header(headers.pop(b"content-disposition", b""))[1]
         headers.clear()
-        parts.append((described.get(b"name", b"").decode("utf-8", "replace"), bytearray()))
+        part = described.get(b"name", b"").decode("utf-8", "replace")
+        # Now, not when all is read: a large form has room for a million parts.
+        if part != _PICTURE:
+            _check_known(part)
+        if part in parts:
+            raise _given_twice(part)
+        parts[part] = bytearray()
+
+    def part_data(data: bytes, start: int, stop: int) -> None:
+        next(reversed(parts.values())).extend(data[start:stop])
 
     def end() -> None:
         nonlocal done
@@ -216,7 +278,7 @@ def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, s
                 "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
                 "on_header_end": end_header,
                 "on_headers_finished": end_headers,
-                "on_part_data": lambda data, start, stop: parts[-1][1].extend(data[start:stop]),
+                "on_part_data": part_data,
                 "on_end": end,
             },
         )
@@ -228,15 +290,8 @@ def _from_form(body: bytes, content_type: str) -> tuple[bytes, list[tuple[str, s
         raise RequestError(
             400, "body: this form is damaged or cut short; send it again as multipart/form-data"
         ) from error
-    picture, rest = b"", []
-    for part, data in parts:
-        if part != _PICTURE:
-            rest.append((part, data[:1000].decode("utf-8", "replace")))
-        elif picture:
-            raise RequestError(422, "image: given twice; send one picture")
-        else:
-            picture = bytes(data)
-    return picture, rest
+    picture = bytes(parts.pop(_PICTURE, b""))
+    return picture, [(part, data.decode("utf-8", "replace")) for part, data in parts.items()]
 
 
 def _order(picture: bytes, given: Mapping[str, Any]) -> Order:
@@ -271,17 +326,15 @@ def _word(given: Mapping[str, Any], name: str) -> str | None:
     value = given.get(name)
     if value is not None and not isinstance(value, str):
         raise RequestError(422, f"{name}: expected a name, got {show(value)}")
-    return value or None
+    return value
 
 
 def _number(given: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     """Reads a number; its range is left to `StylizeOptions`."""
     value = given.get(name, default)
     if isinstance(value, str):
-        try:
-            return kind(value[:60])
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            return _read(value, kind)
     elif value is None or isinstance(value, float):
         return value
     elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 64:
@@ -290,16 +343,24 @@ def _number(given: Mapping[str, Any], name: str, kind: type, default: Any) -> An
     raise RequestError(422, f"{name}: expected {words}, got {show(value)}")
 
 
+def _read(text: str, kind: type) -> Any:
+    """Reads a number; Python's own way takes '1_0' and the digits of other scripts too."""
+    text = text.strip()
+    if len(text) > _LONGEST_NUMBER or not text.isascii() or "_" in text:
+        raise ValueError
+    return kind(text)
+
+
 def _weights(given: Mapping[str, Any]) -> list[float] | None:
     """Reads '0.7,0.3' or a list of JSON; that they fit the model is checked by whoever has it."""
     value = given.get("style_weights")
-    if value is None or value == "":
+    if value is None:
         return None
-    parts = value.split(",", _MOST_STYLES) if isinstance(value, str) else value
+    parts = value.split(",") if isinstance(value, str) else value
     try:
         if not isinstance(parts, list) or any(isinstance(part, bool) for part in parts):
             raise TypeError
-        return [float(part[:60] if isinstance(part, str) else part) for part in parts]
+        return [_read(part, float) if isinstance(part, str) else float(part) for part in parts]
     except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(
             422,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
+import json
 import signal
 import socket
 import threading
@@ -16,7 +18,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fast_style.errors import FastStyleError
-from fast_style.serving_limits import Limits
+from fast_style.serving_limits import CROWDED, Limits
 
 _BACKLOG = 256
 _MAX_CONNECTIONS = 512
@@ -25,12 +27,6 @@ _LAST_SECONDS = 1.0
 
 _LEAVE_SECONDS = 30.0
 """For the last bytes of an answer to be fetched once the connection is to be closed."""
-
-_HEADER_TOO_SLOW_BODY = b'{"error": "the header of this request did not arrive in time; try again"}'
-_HEADER_TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(_HEADER_TOO_SLOW_BODY), _HEADER_TOO_SLOW_BODY)
-)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -55,11 +51,15 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a host's name"
-        raise FastStyleError(
-            f"{host}:{port}: cannot listen there ({reason}); choose another --host or --port"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> FastStyleError:
+    reason = getattr(error, "strerror", None) or "not a host's name"
+    return FastStyleError(
+        f"{host}:{port}: cannot listen there ({reason}); choose another --host or --port"
+    )
 
 
 def serve_on(
@@ -74,19 +74,32 @@ def serve_on(
       app: An ASGI application.
       limits: The time-outs.
       announce: Called when clients can connect, and signals end the server as they should.
+
+    Raises:
+      FastStyleError: If another server took the port since `bind`: two can, until one listens.
     """
     server = make_server(app, limits)
     with _signals_end(server):
-        listener.listen(_BACKLOG)
+        try:
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            host, port = listener.getsockname()[:2]
+            raise _cannot_listen(host, port, error) from error
         announce()
         server.run(sockets=[listener])
 
 
 def make_server(app: Any, limits: Limits) -> uvicorn.Server:
-    """Returns uvicorn's server; setting its `should_exit` ends it as SIGTERM does."""
+    """Returns uvicorn's server; setting its `should_exit` ends it as SIGTERM does.
 
-    class Protocol(_Deadlines):
+    Args:
+      app: From `create_app`; others are not told of what is refused before it is a request.
+      limits: The time-outs.
+    """
+
+    class Protocol(_Connection):
         header_seconds = limits.header_seconds
+        turned_away = staticmethod(app.state.turned_away)
 
     return _Server(
         uvicorn.Config(
@@ -99,7 +112,6 @@ def make_server(app: Any, limits: Limits) -> uvicorn.Server:
             proxy_headers=False,
             lifespan="on",
             backlog=_BACKLOG,
-            limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=round(
                 limits.header_seconds + limits.upload_seconds + limits.work_seconds + _LEAVE_SECONDS
             ),
@@ -154,15 +166,23 @@ class _Server(uvicorn.Server):
         )
 
 
-class _Deadlines(H11Protocol):
+class _Connection(H11Protocol):
     """A connection that is closed if a header, or the rest of a refused body, takes too long.
 
     uvicorn has a time-out for silence between requests alone. Whenever bytes arrive while no
     request is being answered, they are a header or such a rest, and one clock runs until the next
     whole header.
+
+    What uvicorn itself would refuse in plain text is refused in JSON. A connection too many is
+    marked, for the application to refuse its request.
+
+    Attributes:
+      header_seconds: For a header or a rest.
+      turned_away: Told of what was refused: (client, status, sentence).
     """
 
-    header_seconds = 10.0
+    header_seconds: float
+    turned_away: Callable[[str, int, str], object]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -170,6 +190,9 @@ class _Deadlines(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > _MAX_CONNECTIONS:
+            self.app_state = {**self.app_state, CROWDED: True}
+            self._is_last = True
         self._start_clock()
 
     def data_received(self, data: bytes) -> None:
@@ -182,6 +205,9 @@ class _Deadlines(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "this is not a request of HTTP/1.1 that can be read; see /docs")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -227,9 +253,22 @@ class _Deadlines(H11Protocol):
 
     def _close(self) -> None:
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self.transport.write(_HEADER_TOO_SLOW)
+            self._refuse(408, "the header of this request did not arrive in time; try again")
         self.transport.close()
         self._leave()
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answers what is no request, unless an answer is on its way, and hangs up."""
+        if not (self._is_answering() and self.cycle.response_started):
+            body = json.dumps({"error": sentence}).encode()
+            header = (
+                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+                "content-type: application/json\r\nconnection: close\r\n"
+                f"content-length: {len(body)}\r\n\r\n"
+            )
+            self.transport.write(header.encode() + body)
+            self.turned_away(self.client[0] if self.client else "unknown", status, sentence)
+        self.transport.close()
 
     def _leave(self) -> None:
         self._stop_clock()

@@ -6,9 +6,14 @@ import math
 from dataclasses import dataclass, fields
 
 DEFAULT_MAX_UPLOAD = 32 * 10**6
-DEFAULT_MAX_PIXELS = 40 * 10**6
+DEFAULT_MAX_PIXELS = 24 * 10**6
+"""About 80 of the 120 seconds that `work_seconds` gives, on two cores with a net of width 1."""
+
 MULTIPART_ROOM = 64 * 1024
 """Bytes of a request beside its picture: parameters, multipart headers."""
+
+CROWDED = "crowded"
+"""In the state of a request's scope: it came by a connection too many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +22,7 @@ class Limits:
 
     Attributes:
       max_upload_bytes: Of a picture file.
-      max_pixels: Of a decoded picture, H * W.
+      max_pixels: Of a decoded picture, H * W, and of what the net sees of it.
       max_queue: Requests that wait while others are worked on; more are refused.
       max_working: Requests that hold decoded pixels at a time: one in the net, and one that is
         decoded or encoded meanwhile.

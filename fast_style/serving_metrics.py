@@ -32,7 +32,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "fast_style_stage_seconds",
-            "Time that a picture took to decode, in the net, and to encode.",
+            "Time that a picture took to check, to decode, in the net, and to encode.",
             ["stage"],
             buckets=_SECONDS,
             registry=self._registry,
@@ -60,7 +60,7 @@ class Metrics:
         self._seconds.labels(path).observe(seconds)
 
     def stage(self, stage: str, seconds: float) -> None:
-        """Counts a stage of the work: 'decode', 'net' or 'encode'."""
+        """Counts a stage of the work: 'check' before a wait, 'decode', 'net' or 'encode'."""
         self._stages.labels(stage).observe(seconds)
 
     def finished(self, model: str, pixels: int) -> None:

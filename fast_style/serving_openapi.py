@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fast_style.jobs import FORMATS
-from fast_style.stylize_options import STROKE_SCALES
+from fast_style.stylize_options import MAX_STYLE_WEIGHT, STROKE_SCALES
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "model": {"type": "string", "description": "A name of /v1/models; the first is the default."},
     "style": {"type": "string", "description": "One of the model's styles, else its first."},
     "style_weights": {
         "type": "string",
-        "description": "Instead of style: a mix, one number per style of the model, such as "
-        "0.7,0.3. In JSON it may be a list.",
+        "description": "Instead of style: a mix, one number per style of the model, from "
+        f"{-MAX_STYLE_WEIGHT} to {MAX_STYLE_WEIGHT}, such as 0.7,0.3. In JSON it may be a list.",
     },
     "strength": {
         "type": "number",

@@ -32,7 +32,7 @@ def add_pages(app: FastAPI) -> None:
         app.add_api_route(path, _file(name, kind), include_in_schema=False)
 
     async def docs(request: Request) -> Response:
-        page = docs_page(app.openapi(), host=request.url.netloc)
+        page = docs_page(app.openapi(), host=request.headers.get("host", "localhost"))
         return Response(page, media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
 
     app.add_api_route("/docs", docs, include_in_schema=False)

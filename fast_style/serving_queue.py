@@ -20,6 +20,10 @@ _T = TypeVar("_T")
 Stage = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread: `await stage(function)`."""
 
+Work = Callable[[Stage, Stage, Callable[[], None]], Awaitable[_T]]
+"""Called with what runs functions in a codec's thread and in the net's, and with what raises
+`Abandoned`, in any thread, once nobody waits for the result."""
+
 
 class Abandoned(Exception):
     """Nobody waits for this result any more."""
@@ -88,20 +92,23 @@ class WorkQueue:
     async def run(
         self,
         check: Callable[[], object],
-        work: Callable[[Stage, Stage], Awaitable[_T]],
+        work: Work[_T],
         is_wanted: Callable[[], Awaitable[bool]],
+        held: contextlib.ExitStack,
     ) -> _T:
         """Waits for a place and works.
 
         Args:
-          check: Run in a codec's thread before the wait; what it raises ends the request, which
-            then need not wait for others to hear about its own fault.
-          work: Called with what runs functions in a codec's thread and in the net's.
-          is_wanted: Asked when the place is there.
+          check: Run in a codec's thread before the wait, if there is one; what it raises ends the
+            request, which then need not wait for others to hear about its own fault.
+          work: Called when the place is there.
+          is_wanted: Asked before that.
+          held: What the work needs, such as `holding`. It is closed when the work has ended, which
+            may be long after the request was given up.
 
         Raises:
           RequestError: 503 if the queue is full; 504 if it took too long. A stage that has begun
-            cannot be stopped and keeps its place until it ends; no other stage begins.
+            keeps its place until it ends, or asks whether it is wanted; no other stage begins.
           Abandoned: If it is not wanted any more.
         """
         self.check_room()
@@ -109,7 +116,8 @@ class WorkQueue:
         self.waiting += 1  # Here, not in the task, which starts later: others may ask meanwhile.
         task = asyncio.create_task(self._placed(check, work, is_wanted, given_up))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        kept = held.pop_all()
+        task.add_done_callback(lambda task: self._ended(task, kept))
         # A task of its own, which `wait` leaves alone: cancelling it would free the place of a
         # thread that still computes.
         try:
@@ -124,39 +132,45 @@ class WorkQueue:
             )
         return task.result()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any], kept: contextlib.ExitStack) -> None:
         self._tasks.discard(task)
+        kept.close()
         if not task.cancelled():
             task.exception()  # Looked at: nobody may be left to ask for it.
 
     async def _placed(
         self,
         check: Callable[[], object],
-        work: Callable[[Stage, Stage], Awaitable[_T]],
+        work: Work[_T],
         is_wanted: Callable[[], Awaitable[bool]],
         given_up: asyncio.Event,
     ) -> _T:
         loop = asyncio.get_running_loop()
 
+        def go_on() -> None:
+            if given_up.is_set():
+                raise Abandoned
+
         def stage(pool: ThreadPoolExecutor) -> Stage:
             async def run(function: Callable[[], Any]) -> Any:
-                if given_up.is_set():
-                    raise Abandoned
+                go_on()
                 return await loop.run_in_executor(pool, function)
 
             return run
 
         try:
-            await stage(self._codecs)(check)
+            if self._places.locked():
+                await stage(self._codecs)(check)
             await self._place_or_end(given_up)
         finally:
             self.waiting -= 1
         self.working += 1
         began = loop.time()
         try:
-            if given_up.is_set() or not await is_wanted():
+            go_on()
+            if not await is_wanted():
                 raise Abandoned
-            result = await work(stage(self._codecs), stage(self._net))
+            result = await work(stage(self._codecs), stage(self._net), go_on)
             self._usual_seconds += 0.2 * (loop.time() - began - self._usual_seconds)
             return result
         finally:

@@ -17,8 +17,8 @@ from fast_style.hardware import resolve_precision
 from fast_style.layers import pad_image
 from fast_style.memory import fits_whole
 from fast_style.resample import levels, pixels_like, resized, size_within
-from fast_style.stylize_options import FAST_TILE, StylizeOptions, Tile
-from fast_style.tiling import Sink, TiledNet
+from fast_style.stylize_options import FAST_TILE, MAX_STYLE_WEIGHT, StylizeOptions, Tile
+from fast_style.tiling import BeforeTile, Sink, TiledNet
 from fast_style.transform_net import MIN_SIZE, Weights, transform
 
 _logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Stylizer:
         max_size: int | None = None,
         tile: Tile = "auto",
         out: np.ndarray | None = None,
+        before_tile: BeforeTile = ...,
     ) -> np.ndarray: ...
 
     @overload
@@ -88,6 +89,7 @@ class Stylizer:
         stroke_scale: float = 1.0,
         max_size: int | None = None,
         tile: Tile = "auto",
+        before_tile: BeforeTile = ...,
     ) -> list[np.ndarray]: ...
 
     def stylize(
@@ -101,14 +103,15 @@ class Stylizer:
         max_size: int | None = None,
         tile: Tile = "auto",
         out: np.ndarray | None = None,
+        before_tile: BeforeTile = lambda: None,
     ) -> np.ndarray | list[np.ndarray]:
         """Stylizes one picture, or each of a list.
 
         Args:
           image: uint8 or uint16 [H, W, 3] RGB of any size from 1x1, or a list of such. Pictures of
             a list that have one size are computed together, as long as they are small.
-          style_weights: How much of each of the model's styles, usually with sum 1; none takes
-            the first style.
+          style_weights: How much of each of the model's styles, from -10 to 10 and usually with
+            sum 1; none takes the first style.
           strength: 0 is the photo, 1 the full style; see `effects.weaken`.
           preserve_color: Whether to keep the photo's chroma, and take only brightness from the
             style.
@@ -117,6 +120,8 @@ class Stylizer:
           max_size: Long side of the result at most, in pixels.
           tile: What to do with large pictures; see the class.
           out: Where to write the result of one picture, of its shape and type; must not be `image`.
+          before_tile: Called before each tile of a large picture; what it raises ends the work. A
+            picture that is computed whole cannot be stopped.
 
         Returns:
           The same type and, unless `max_size` says otherwise, the same size; or a list of such.
@@ -141,13 +146,14 @@ class Stylizer:
         self.check_style_weights(style_weights)
         mix = np.array(list(style_weights), np.float32)
         if not isinstance(image, list):
-            return self._some([image], mix, options, out)[0]
+            return self._some([image], mix, options, before_tile, out)[0]
         if out is not None:
             raise ValueError("out: expected none for a list of pictures")
         results: list[Any] = [None] * len(image)
         for indices in _batches(image):
             batch = [image[index] for index in indices]
-            for index, result in zip(indices, self._some(batch, mix, options), strict=True):
+            styled = self._some(batch, mix, options, before_tile)
+            for index, result in zip(indices, styled, strict=True):
                 results[index] = result
         return results
 
@@ -160,6 +166,7 @@ class Stylizer:
         images: list[np.ndarray],
         mix: np.ndarray,
         options: StylizeOptions,
+        before_tile: BeforeTile,
         out: np.ndarray | None = None,
     ) -> list[np.ndarray]:
         """Stylizes pictures of one shape and type; several of them only if they are small."""
@@ -177,7 +184,7 @@ class Stylizer:
             )
         targets = [np.empty_like(photo, order="C") if out is None else out for photo in photos]
         if options.strength > 0.0:
-            self._stroked(photos, targets, mix, options)
+            self._stroked(photos, targets, mix, options, before_tile)
         for photo, target in zip(photos, targets, strict=True):
             if options.preserve_color and options.strength > 0.0:
                 recolour(target, photo)
@@ -190,15 +197,16 @@ class Stylizer:
         targets: list[np.ndarray],
         mix: np.ndarray,
         options: StylizeOptions,
+        before_tile: BeforeTile,
     ) -> None:
         """Writes the full style, in strokes of the size asked for."""
         if options.stroke_scale == 1.0:
-            self._full(photos, targets, mix, options.tile)
+            self._full(photos, targets, mix, options.tile, before_tile)
             return
         size = [max(round(side / options.stroke_scale), 1) for side in photos[0].shape[:2]]
         seen = [resized(photo, size[0], size[1]) for photo in photos]
         styled = [np.empty_like(picture) for picture in seen]
-        self._full(seen, styled, mix, options.tile)
+        self._full(seen, styled, mix, options.tile, before_tile)
         for picture, photo, target in zip(styled, photos, targets, strict=True):
             rescale_styled(picture, photo, target)
 
@@ -208,19 +216,20 @@ class Stylizer:
         targets: list[np.ndarray],
         mix: np.ndarray,
         tile: Tile,
+        before_tile: BeforeTile,
     ) -> None:
         """Writes the net's output."""
         height, width = photos[0].shape[:2]
         side = max(height, width)
         if isinstance(tile, Integral) and int(tile) < side:
-            self._exact(photos, targets, mix, int(tile))
+            self._exact(photos, targets, mix, int(tile), before_tile)
             return
         fast_side = tile[1] if isinstance(tile, tuple) else FAST_TILE
         if (tile == "fast" or isinstance(tile, tuple)) and fast_side < side:
-            self._fast(photos, targets, mix, fast_side)
+            self._fast(photos, targets, mix, fast_side, before_tile)
             return
         if tile == "auto" and not fits_whole(height, width, channels=self.model.width):
-            self._exact(photos, targets, mix, _AUTO_TILE)
+            self._exact(photos, targets, mix, _AUTO_TILE, before_tile)
             return
         try:
             pictures = np.stack([levels(photo) for photo in photos])
@@ -229,13 +238,18 @@ class Stylizer:
         except tf.errors.ResourceExhaustedError:  # A GPU's memory is not what was looked at.
             if tile != "auto":
                 raise
-            self._exact(photos, targets, mix, _AUTO_TILE)
+            self._exact(photos, targets, mix, _AUTO_TILE, before_tile)
             return
         for picture, target in zip(styled, targets, strict=True):
             target[:] = pixels_like(picture, target.dtype)
 
     def _exact(
-        self, photos: list[np.ndarray], targets: list[np.ndarray], mix: np.ndarray, side: int
+        self,
+        photos: list[np.ndarray],
+        targets: list[np.ndarray],
+        mix: np.ndarray,
+        side: int,
+        before_tile: BeforeTile,
     ) -> None:
         for photo, target in zip(photos, targets, strict=True):
             _logger.info(
@@ -245,10 +259,15 @@ class Stylizer:
                 side,
                 self.temporary_bytes(*photo.shape[:2]) / 1e9,
             )
-            self._tiled.exact(photo, mix, _writer(target), tile=side)
+            self._tiled.exact(photo, mix, _writer(target), tile=side, before_tile=before_tile)
 
     def _fast(
-        self, photos: list[np.ndarray], targets: list[np.ndarray], mix: np.ndarray, side: int
+        self,
+        photos: list[np.ndarray],
+        targets: list[np.ndarray],
+        mix: np.ndarray,
+        side: int,
+        before_tile: BeforeTile,
     ) -> None:
         for photo, target in zip(photos, targets, strict=True):
             height, width = size_within(photo.shape[0], photo.shape[1], _THUMBNAIL)
@@ -262,23 +281,25 @@ class Stylizer:
                 width,
                 height,
             )
-            self._tiled.fast(photo, thumbnail, mix, _writer(target), tile=side)
+            self._tiled.fast(
+                photo, thumbnail, mix, _writer(target), tile=side, before_tile=before_tile
+            )
 
     def check_style_weights(self, style_weights: Sequence[float]) -> None:
-        """Checks that there is one finite number per style.
+        """Checks that there is one number per style, and none beyond `MAX_STYLE_WEIGHT`.
 
         Raises:
           ValueError: If not.
         """
         names = self.model.style_names
         try:
-            with np.errstate(over="ignore"):  # Too large for the net is as bad as infinite.
-                given = np.asarray(style_weights, np.float64).astype(np.float32)
-        except (TypeError, ValueError):  # Text, or lists of unequal length.
+            given = np.asarray(style_weights, np.float64)
+        except (TypeError, ValueError, OverflowError):  # Text, or lists of unequal length.
             given = np.array(np.nan)
-        if given.shape != (len(names),) or not np.isfinite(given).all():
+        if given.shape != (len(names),) or not (np.abs(given) <= MAX_STYLE_WEIGHT).all():
             raise ValueError(
-                f"expected {len(names)} finite numbers, for {', '.join(names)}, got {style_weights}"
+                f"expected {len(names)} numbers from {-MAX_STYLE_WEIGHT} to {MAX_STYLE_WEIGHT}, "
+                f"for {', '.join(names)}, got {style_weights}"
             )
 
 

@@ -11,6 +11,9 @@ from typing import Literal
 Tile = int | tuple[str, int] | Literal["auto", "off", "fast"]
 
 STROKE_SCALES = (0.5, 4.0)
+MAX_STYLE_WEIGHT = 10
+"""Of one style, on either side of 0: far larger mixes are infinite within the net."""
+
 MIN_TILE = 32
 FAST_TILE = 1024
 """Side of a fast tile unless told otherwise: the larger, the less is computed twice."""

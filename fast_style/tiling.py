@@ -35,6 +35,9 @@ Range = tuple[int, int]
 Sink = Callable[[int, int, np.ndarray], None]
 """Takes finished pixels: (top, left, float32 [h, w, 3] in 0..255)."""
 
+BeforeTile = Callable[[], object]
+"""Called before each tile of each pass; what it raises ends the work."""
+
 
 @dataclass
 class ChannelStatistics:
@@ -97,6 +100,7 @@ class _Picture:
 
     source: _Source
     mix: np.ndarray
+    before_tile: BeforeTile
     norms: dict[Stage, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
 
@@ -115,7 +119,15 @@ class TiledNet:
         self._dtype = tf.as_dtype(precision)
         self._graphs = TileGraphs(self._net, self._weights, self._dtype)
 
-    def exact(self, image: np.ndarray, mix: np.ndarray, sink: Sink, *, tile: int) -> None:
+    def exact(
+        self,
+        image: np.ndarray,
+        mix: np.ndarray,
+        sink: Sink,
+        *,
+        tile: int,
+        before_tile: BeforeTile = lambda: None,
+    ) -> None:
         """Stylizes a picture as the whole net would, to the rounding.
 
         Maps at a quarter of the resolution are kept in temporary files, at most four at a time.
@@ -125,12 +137,13 @@ class TiledNet:
           mix: [S] float32, how much of each style.
           sink: Is given every tile, in any order.
           tile: Side of a tile in pixels.
+          before_tile: Called before each tile of each pass; what it raises ends the work.
 
         Raises:
           FastStyleError: If the disk has too little room.
         """
         with open_store(self.temporary_bytes(*image.shape[:2])) as store:
-            self._exact(image, mix, sink, tile, store)
+            self._exact(self._picture(image, mix, before_tile), image.shape, sink, tile, store)
 
     def temporary_bytes(self, height: int, width: int) -> int:
         """Returns how much disk space `exact` needs for a picture of that size."""
@@ -145,10 +158,14 @@ class TiledNet:
         return maps * area * depth * self._dtype.size
 
     def _exact(
-        self, image: np.ndarray, mix: np.ndarray, sink: Sink, tile: int, store: MapStore
+        self,
+        picture: _Picture,
+        shape: tuple[int, ...],
+        sink: Sink,
+        tile: int,
+        store: MapStore,
     ) -> None:
         net = self._net
-        picture = self._picture(image, mix)
         front, tail = net.front, net.tail
         for index in range(len(front) - 1):
             self._measure(picture, picture.source, front[: index + 1], tile)
@@ -159,7 +176,7 @@ class TiledNet:
         for index, stage in enumerate(tail):
             if stage.norm == "instance":
                 self._measure(picture, source, tail[: index + 1], tile)
-        self._pixels(picture, source, tail, sink, tile, image.shape)
+        self._pixels(picture, source, tail, sink, tile, shape)
 
     def fast(
         self,
@@ -169,6 +186,7 @@ class TiledNet:
         sink: Sink,
         *,
         tile: int,
+        before_tile: BeforeTile = lambda: None,
     ) -> None:
         """Stylizes a picture tile by tile with the norms' statistics of a thumbnail.
 
@@ -178,9 +196,10 @@ class TiledNet:
           mix: [S] float32, how much of each style.
           sink: Is given every tile, in any order.
           tile: Side of a tile in pixels.
+          before_tile: Called before each tile; what it raises ends the work.
         """
         elements = self._net.elements
-        small = self._picture(thumbnail, mix)
+        small = self._picture(thumbnail, mix, before_tile)
         ends = [grid.size for grid in _after(small.source.grids, elements)]
         plans = [
             plan_axis(g, elements, 0, end) for g, end in zip(small.source.grids, ends, strict=True)
@@ -189,14 +208,14 @@ class TiledNet:
         affine = [scale_and_offset(stage, self._weights, small.mix) for stage in stages]
         (pixels,) = small.source.read(plans[0][:2], plans[1][:2])
         found = self._graphs.of_thumbnail()(pixels[None], _takes(*plans), affine)
-        picture = self._picture(image, mix)
+        picture = self._picture(image, mix, before_tile)
         for stage, (mean, variance) in zip(stages, found, strict=True):
             self._set_norm(picture, stage, mean.numpy(), variance.numpy())
         self._pixels(picture, picture.source, elements, sink, tile, image.shape)
 
     # --- one picture ---
 
-    def _picture(self, image: np.ndarray, mix: np.ndarray) -> _Picture:
+    def _picture(self, image: np.ndarray, mix: np.ndarray, before_tile: BeforeTile) -> _Picture:
         axes = [self._net.source_positions(size) for size in image.shape[:2]]
 
         def read(rows: Range, columns: Range) -> list[np.ndarray]:
@@ -204,7 +223,8 @@ class TiledNet:
             return [levels(part)]
 
         grids = (Grid(len(axes[0])), Grid(len(axes[1])))
-        picture = _Picture(_Source("picture", grids, read), np.asarray(mix, np.float32))
+        source = _Source("picture", grids, read)
+        picture = _Picture(source, np.asarray(mix, np.float32), before_tile)
         for stage in self._net.tail:
             if stage.norm == "bias":
                 self._set_norm(picture, stage, 0.0, None)
@@ -349,6 +369,7 @@ class TiledNet:
             for grid, area in zip(source.grids, areas, strict=True)
         ]
         for (rows, down), (columns, across) in itertools.product(*axes):
+            picture.before_tile()
             values = source.read(down[:2], across[:2])
             takes = _takes(down, across)
             if step.keep:

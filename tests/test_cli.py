@@ -879,7 +879,7 @@ MISTAKES = [
         "style weights for another number of styles",
         evaluation(options=("--style-weights", "0.5,0.5")),
         2,
-        ("--style-weights: expected 1 finite numbers, for tiny, got [0.5, 0.5]",),
+        ("--style-weights: expected 1 numbers from -10 to 10, for tiny, got [0.5, 0.5]",),
     ),
     Mistake(
         "a strength beyond the full style",

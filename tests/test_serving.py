@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import logging
 import re
 import threading
+import time
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from PIL import Image
 
 from fast_style.images import read_image
+from fast_style.photo import read_photo
 from fast_style.serving_limits import Limits
 from fast_style.serving_memory import give_back
 from fast_style.stylize import Stylizer
@@ -28,8 +31,10 @@ if not all(map(find_spec, ("fastapi", "python_multipart", "prometheus_client", "
 import httpx
 from fastapi import FastAPI
 
-from fast_style import serving_queue
+from fast_style import serving, serving_queue
 from fast_style.serving import create_app, named
+from fast_style.serving_access import Access, access_on, is_origin
+from fast_style.serving_answers import wants_json
 from fast_style.serving_body import PARAMETERS
 
 LIMITS = Limits(max_upload_bytes=300_000, max_pixels=200_000)
@@ -94,9 +99,11 @@ def test_raw_bytes_forms_and_base64_give_the_picture_that_the_model_gives(
     form = ask(app, "POST", "/v1/stylize", files={"image": ("a.png", png())}, data=given)
     body = {"image": base64.b64encode(png()).decode(), **given}
     encoded = ask(app, "POST", "/v1/stylize", json=body)
+    escaped = json.dumps(body | {"image": base64.encodebytes(png()).decode()}).replace("/", "\\/")
+    lines = post(app, escaped.replace("+", "\\u002b").encode(), "application/json")
     body["image"] = "data:image/png;base64," + body["image"]
     address = ask(app, "POST", "/v1/stylize", json=body)
-    for answer in (raw, form, encoded, address):
+    for answer in (raw, form, encoded, lines, address):
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
         assert answer.headers["x-model"] == "candy"
         np.testing.assert_array_equal(read_image(answer.content), expected)
@@ -108,6 +115,28 @@ def test_base64_comes_back_where_json_is_accepted(app: FastAPI) -> None:
     content = answer.json()
     assert (content["format"], content["model"]) == ("png", "candy")
     assert base64.b64decode(content["image"]) == post(app, png()).content
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_wanted"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/json, text/plain, */*", True),
+        ("text/html, application/json;q=0.5", True),
+        ("image/png;q=0.4, application/json;q=0.5", True),
+        ("image/*, application/json;q=0.5", False),
+        ("application/json;q=0", False),
+        ("application/json; q=0.000, */*", False),
+        ("application/jsonp", False),
+        ("application/json-patch+json", False),
+        ("*/*", False),
+        ("", False),
+        (";q=, ,;", False),
+    ],
+)
+def test_accept_is_taken_at_its_word(accept: str, is_wanted: bool) -> None:
+    assert wants_json(accept) == is_wanted
 
 
 @pytest.mark.parametrize(
@@ -161,6 +190,15 @@ def test_styles_can_be_mixed_in_strokes_of_another_size(
     body = {"image": base64.b64encode(png()).decode(), "model": "trio", "stroke_scale": 1.5}
     answer = ask(app, "POST", "/v1/stylize", json=body | {"style_weights": [0.25, 0, 0.75]})
     np.testing.assert_array_equal(read_image(answer.content), expected)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_an_empty_value_is_none_at_all(app: FastAPI, name: str) -> None:
+    body = {"image": base64.b64encode(png()).decode(), name: ""}
+    form = {"files": {"image": ("a.png", png())}, "data": {name: ""}}
+    for request in ({**raw(png()), "params": {name: ""}}, {"json": body}, form):
+        answer = ask(app, "POST", "/v1/stylize", **request)
+        assert answer.content == post(app, png()).content
 
 
 def test_max_size_and_strength_0_give_the_smaller_photo(app: FastAPI) -> None:
@@ -242,6 +280,29 @@ def test_every_request_is_logged_with_what_it_took(
     assert {"decode_ms", "net_ms", "encode_ms", "waited_ms", "milliseconds"} <= set(good)
     assert (good["pixels"], good["upload_bytes"]) == (17 * 23, len(png()))
     assert bad["status"] == 422 and bad["error"].startswith("strength: ")
+    assert good["client"] == bad["client"] == "127.0.0.1"
+    assert good["request"] != bad["request"]
+
+
+def test_answers_name_their_request_and_failures_are_warnings(
+    models: dict[str, Stylizer], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(models, Limits(max_held_bytes=len(PNG) - 1))
+    with caplog.at_level(logging.WARNING, "fast_style"):
+        assert "x-request-id" in ask(app, "GET", "/healthz").headers
+        answer = post(app, PNG)
+    (record,) = caplog.records
+    name = answer.headers["x-request-id"]
+    assert record.getMessage().startswith("POST /v1/stylize 503 in ")
+    assert f"ms, request {name} from 127.0.0.1: the server is busy" in record.getMessage()
+
+
+def test_head_is_answered_wherever_get_is(app: FastAPI) -> None:
+    for path in ("/", "/page.js", "/docs", "/openapi.json", "/healthz", "/metrics", "/v1/models"):
+        answer = ask(app, "HEAD", path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) > 10
+    assert ask(app, "HEAD", "/v1/stylize").status_code == 405
 
 
 # --- hostile requests ----------------------------------------------------------------------------
@@ -300,7 +361,18 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a type that is no type": (415, raw(PNG, "\xff;;;=")),
     "JSON that is none": (400, text("{")),
     "JSON of bytes": (400, raw(b"\xff\xfe\x00\xd8", "application/json")),
-    "JSON a million deep": (400, text("[" * 100_000)),
+    "JSON a million deep": (400, text("[" * 60_000)),
+    "JSON of many small objects": (
+        413,
+        text(f'{{"image":"AAAA","strength":[{"{}," * 99_999}{{}}]}}'),
+    ),
+    "JSON of many spaces": (413, text(f'{{"image":"AAAA"{" " * 100_000}}}')),
+    "half a character in an image": (400, text('{"image": "AAAA\\ud800"}')),
+    "an image cut off by an escaped quote": (400, text('{"image": "AAAA\\"AAAA"}')),
+    "an image within a parameter": (
+        422,
+        text(f'{{"style": {{"image": "{IN_JSON}"}}, "image": ""}}'),
+    ),
     "a list": (422, text("[1, 2]")),
     "a number": (422, text("7")),
     "no image": (400, text('{"strength": 1}')),
@@ -316,6 +388,9 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a form of rubbish": (400, form(bytes(range(256)))),
     "a form of endless headers": (400, form(b"--b\r\n" + b"X: y\r\n" * 9000)),
     "two pictures": (422, form(part("image", PNG) + part("image", PNG) + b"--b--\r\n")),
+    "a form of many parts": (422, form(part("x", b"") * 3000 + b"a form that ends in rubbish")),
+    "a form of one parameter, often": (422, form(part("style", b"") * 3000 + b"rubbish")),
+    "a value of 90,000 letters": (422, form(part("model", b"x" * 90_000) + b"--b--\r\n")),
     "a part without a name": (422, form(b"--b\r\nA: b\r\n\r\nx\r\n--b--\r\n")),
     # Parameters.
     "unknown model": (404, raw(PNG, model="candyy")),
@@ -323,6 +398,12 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "unknown style": (422, raw(PNG, style="waes")),
     "unknown parameter": (422, raw(PNG, strenght="1")),
     "a parameter twice": (422, {**raw(PNG), "params": [("strength", "1"), ("strength", "0")]}),
+    "a key of JSON twice": (422, text(f'{{"image": "{IN_JSON}", "strength": 1, "strength": 0}}')),
+    "two images of JSON": (422, text(f'{{"image": "{IN_JSON}", "image": "{IN_JSON}"}}')),
+    "strength of 1_0": (422, raw(PNG, strength="0_1")),
+    "strength in other digits": (422, raw(PNG, strength="\u0661")),
+    "strength of 70 digits": (422, raw(PNG, strength=f"0.{'1' * 70}")),
+    "a mix of 70 digits": (422, raw(PNG, style_weights=f"0.{'1' * 70}")),
     "strength of 2": (422, raw(PNG, strength="2")),
     "strength of nan": (422, raw(PNG, strength="nan")),
     "strength as a word": (422, raw(PNG, strength="full")),
@@ -334,7 +415,8 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a mix of truths": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [true]}}')),
     "a mix that is a number": (422, text(f'{{"image": "{IN_JSON}", "style_weights": 1}}')),
     "an infinite mix": (422, raw(PNG, style_weights="inf")),
-    "a mix of 50,000 numbers": (422, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
+    "a mix beyond all measure": (422, raw(PNG, style_weights="1e38")),
+    "a mix of 50,000 numbers": (413, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
     "stroke_scale of 9": (422, raw(PNG, stroke_scale="9")),
     "stroke_scale of nan": (422, raw(PNG, stroke_scale="nan")),
     "max_size of 0": (422, raw(PNG, max_size="0")),
@@ -394,6 +476,76 @@ def test_other_addresses_and_methods_are_refused_in_json(app: FastAPI) -> None:
     refusal(ask(app, "GET", "/v1/stylize"))
 
 
+def test_addresses_are_never_redirected_to_the_host_that_was_named(app: FastAPI) -> None:
+    for path in ("/v1/models/", "/docs/", "/healthz/"):
+        answer = ask(app, "GET", path, headers={"host": "evil.example"})
+        assert answer.status_code == 404
+        refusal(answer)
+    for host in ("[", "[::1", "a b", ""):
+        assert ask(app, "GET", "/docs", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8000", True),
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("desk", True),
+        ("my.site", True),
+        ("evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example:8000", False),
+        ("evil.example@localhost", False),
+        ("[::1", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_a_server_for_this_machine_answers_under_its_names_alone(
+    models: dict[str, Stylizer], host: str, is_ours: bool
+) -> None:
+    access = access_on("127.0.1.1", "desk", frozenset({"https://my.site"}))
+    app = create_app(models, LIMITS, access)
+    answer = ask(app, "GET", "/openapi.json", headers={"host": host})
+    if is_ours:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 421
+        assert refusal(answer).startswith("Host: this server answers as localhost, not as '")
+    open_to_all = create_app(models, LIMITS, access_on("0.0.0.0", "0.0.0.0", frozenset()))
+    assert ask(open_to_all, "GET", "/healthz", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://server"}, 200),
+        ({"origin": "null", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://my.site", "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "http://server.evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://server:81", "sec-fetch-site": "same-site"}, 403),
+    ],
+)
+def test_pages_from_elsewhere_send_pictures_only_if_they_may(
+    models: dict[str, Stylizer], headers: dict[str, str], status: int
+) -> None:
+    origins = frozenset({"https://my.site"})
+    app = create_app(models, LIMITS, Access(origins=origins))
+    headers = {"content-type": "image/png", **headers}
+    answer = ask(app, "POST", "/v1/stylize", content=PNG, headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert "--allow-origin" in refusal(answer)
+    readable = answer.headers.get("access-control-allow-origin")
+    assert readable == ("https://my.site" if "my.site" in headers.get("origin", "") else None)
+    assert ask(app, "GET", "/healthz", headers=headers).status_code == 200
+
+
 def test_an_unexpected_failure_is_a_500_and_logged(
     app: FastAPI,
     models: dict[str, Stylizer],
@@ -437,9 +589,13 @@ def gate(models: dict[str, Stylizer], monkeypatch: pytest.MonkeyPatch) -> Gate:
     return Gate(models["candy"], monkeypatch)
 
 
-async def until(sender: httpx.AsyncClient, *, waiting: int, working: int) -> None:
+async def until(
+    sender: httpx.AsyncClient, *, waiting: int, working: int, held: int | None = None
+) -> None:
     """Returns as soon as the metrics say so."""
-    lines = f"fast_style_queue_depth {waiting}.0", f"fast_style_working {working}.0"
+    lines = [f"fast_style_queue_depth {waiting}.0", f"fast_style_working {working}.0"]
+    if held is not None:
+        lines.append(f"fast_style_upload_bytes {held}.0")
     for _ in range(500):
         metrics = (await sender.get("/metrics")).text
         if all(line in metrics for line in lines):
@@ -491,6 +647,37 @@ def test_a_bad_picture_is_refused_while_others_wait(
     asyncio.run(scene())
 
 
+def test_only_a_picture_that_waits_is_decoded_for_a_check(
+    models: dict[str, Stylizer],
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def slowly(*arguments: Any, **keywords: Any) -> Any:
+        time.sleep(0.3)
+        return read_photo(*arguments, **keywords)
+
+    monkeypatch.setattr(serving, "read_photo", slowly)
+    app = create_app(models, Limits(max_working=1))
+
+    async def scene() -> None:
+        async with client(app) as sender:
+            first = asyncio.create_task(sender.post("/v1/stylize", **raw(PNG)))
+            await until(sender, waiting=0, working=1)
+            second = asyncio.create_task(sender.post("/v1/stylize", **raw(PNG)))
+            await until(sender, waiting=1, working=1)
+            gate.open.set()
+            await asyncio.gather(first, second)
+
+    with caplog.at_level(logging.INFO, "fast_style"):
+        asyncio.run(scene())
+    told = [record.__dict__["fields"] for record in caplog.records]
+    at_once, waited = (fields for fields in told if fields["path"] == "/v1/stylize")
+    assert "check_ms" not in at_once and waited["check_ms"] >= 300
+    assert at_once["waited_ms"] < 300
+    assert waited["waited_ms"] + waited["check_ms"] + waited["decode_ms"] < waited["milliseconds"]
+
+
 def test_memory_is_given_back_once_when_nothing_is_worked_on(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,13 +720,58 @@ def test_what_takes_too_long_is_a_504_and_what_waited_for_it_is_never_begun(
             for answer in await asyncio.gather(*posts):
                 assert answer.status_code == 504
                 assert "not finished within 0.3 seconds" in refusal(answer)
-            await until(sender, waiting=0, working=1)  # Its thread cannot be stopped.
+            # Its thread cannot be stopped, and uses the upload.
+            await until(sender, waiting=0, working=1, held=len(PNG))
             gate.open.set()
-            await until(sender, waiting=0, working=0)
+            await until(sender, waiting=0, working=0, held=0)
             assert (await sender.post("/v1/stylize", **raw(PNG))).status_code == 200
             assert gate.count == 2
 
     asyncio.run(scene())
+
+
+def test_a_large_picture_that_nobody_waits_for_ends_at_its_next_tile(
+    models: dict[str, Stylizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stylize = models["candy"].stylize
+    tiles = []
+
+    def in_tiles(image: np.ndarray, *, before_tile: Any, **options: Any) -> np.ndarray:
+        def slowly() -> None:
+            tiles.append(1)
+            time.sleep(0.05)
+            before_tile()
+
+        options["tile"] = 32
+        return stylize(image, before_tile=slowly, **options)
+
+    monkeypatch.setattr(models["candy"], "stylize", in_tiles)
+    app = create_app(models, Limits(work_seconds=0.5))
+
+    async def scene() -> None:
+        async with app.router.lifespan_context(app), client(app) as sender:
+            assert (await sender.post("/v1/stylize", **raw(JPEG))).status_code == 504
+            await until(sender, waiting=0, working=0)
+
+    asyncio.run(scene())
+    assert 0 < len(tiles) < 50  # Of about a thousand.
+
+
+def test_strokes_that_enlarge_a_picture_count_as_its_pixels(models: dict[str, Stylizer]) -> None:
+    app = create_app(models, Limits(max_pixels=17 * 23))
+    answer = post(app, PNG, stroke_scale="0.5")
+    assert answer.status_code == 413
+    assert refusal(answer) == (
+        "image: with stroke_scale 0.5 it has 1,564 pixels for the net, and this server takes 391; "
+        "set max_size"
+    )
+    assert post(app, PNG, stroke_scale="0.5", max_size="11").status_code == 200
+
+
+def test_origins_are_as_browsers_send_them() -> None:
+    assert all(map(is_origin, ("https://my.site", "http://127.0.0.1:81", "http://[::1]:81")))
+    wrong = ("my.site", "https://My.site", "https://my.site/", "ftp://my.site", "*", "null", "")
+    assert not any(map(is_origin, wrong))
 
 
 @pytest.mark.parametrize("name", ["max_queue", "max_pixels", "upload_seconds"])

@@ -35,8 +35,9 @@ from fast_style.stylize import Stylizer
 if not all(map(find_spec, ("fastapi", "uvicorn", "python_multipart", "prometheus_client"))):
     pytest.skip("the service needs the extra 'serve'", allow_module_level=True)
 
+from fast_style import serving_http
 from fast_style.serving import create_app, named
-from fast_style.serving_http import bind, make_server
+from fast_style.serving_http import bind, make_server, serve_on
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PNG = hostile.encoded(Image.fromarray(hostile.picture()), "PNG")
@@ -93,7 +94,7 @@ def connected(port: int) -> Iterator[socket.socket]:
 
 def header(length: int, more: str = "") -> bytes:
     return (
-        "POST /v1/stylize HTTP/1.1\r\nhost: server\r\ncontent-type: image/png\r\n"
+        "POST /v1/stylize HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n"
         f"content-length: {length}\r\n{more}\r\n"
     ).encode()
 
@@ -163,10 +164,43 @@ def test_requests_that_are_no_http_are_refused(port: int) -> None:
     for rubbish in (b"\x16\x03\x01\x02\0\x01\0\r\n\r\n", b"GET / HTTP/1.1\r\n: :\r\n\r\n"):
         with connected(port) as client:
             client.sendall(rubbish)
-            assert received(client).startswith(b"HTTP/1.1 400 ")
+            answer = received(client)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b"content-type: application/json" in answer
+            assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"].startswith("this is not")
+    assert 'requests_total{path="other",status="400"}' in urlopen(port, "/metrics")
     with connected(port) as client:
         client.sendall(b"GET / HTTP/1.1\r\n" + b"x: " + bytes(200_000).replace(b"\0", b"y"))
         assert received(client).split(b" ")[1] in (b"400", b"431")
+
+
+def test_a_body_that_is_no_http_ends_its_request_and_no_other(port: int) -> None:
+    with connected(port) as client:
+        head = header(0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+        client.sendall(head + b"5\r\nhello\r\nno length\r\n")
+        assert received(client).startswith(b"HTTP/1.1 400 ")
+    assert post(port, PNG)[0] == 200
+
+
+def test_a_connection_too_many_is_told_to_come_back_in_json(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving_http, "_MAX_CONNECTIONS", 2)
+    with serving() as (server, port):
+        with connected(port), connected(port):
+            while len(server.server_state.connections) < 2:
+                time.sleep(0.01)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            with contextlib.closing(connection):
+                connection.request("POST", "/v1/stylize", PNG, {"content-type": "image/png"})
+                answer = connection.getresponse()
+                assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+                assert answer.headers["connection"] == "close"
+                assert json.load(answer)["error"].startswith("the server has too many connections")
+        while server.server_state.connections:
+            time.sleep(0.01)
+        assert post(port, PNG)[0] == 200
+        assert 'requests_total{path="other",status="503"} 1.0' in urlopen(port, "/metrics")
 
 
 def test_a_client_that_leaves_is_forgotten(port: int) -> None:
@@ -193,6 +227,15 @@ def test_a_port_that_is_taken_is_one_sentence(port: int) -> None:
         bind("127.0.0.1", port)
     with pytest.raises(FastStyleError, match="cannot listen there .*choose another --host"):
         bind("no host\0", 0)
+
+
+def test_a_port_that_another_server_takes_meanwhile_is_one_sentence() -> None:
+    with bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with bind("127.0.0.1", port) as second:
+            first.listen()
+            with pytest.raises(FastStyleError, match=rf"127\.0\.0\.1:{port}: cannot listen there"):
+                serve_on(second, create_app({}), QUICK, lambda: None)
 
 
 # --- the command ---------------------------------------------------------------------------------

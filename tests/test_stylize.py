@@ -124,7 +124,9 @@ def test_style_weights_may_be_any_sequence(
         [0.2, 0.2, 0.3, 0.3],
         [np.nan, 0.5, 0.5],
         [np.inf, 0.0, 0.0],
-        [1e300, 0.0, 0.0],  # Infinite in float32.
+        [1e38, 0.0, 0.0],  # Infinite within the net.
+        [0.0, 0.0, -10.5],
+        [10**400, 0, 0],
         [[1.0, 0.0], [0.0], []],
         [[1.0], [0.0], [0.0]],
         ["much", "little", "none"],
@@ -134,7 +136,7 @@ def test_style_weights_may_be_any_sequence(
 def test_style_weights_that_do_not_fit_the_model_are_refused(
     stylizer: Stylizer, photo: np.ndarray, weights: Any
 ) -> None:
-    expected = "expected 3 finite numbers, for waves, glass, ink, got "
+    expected = "expected 3 numbers from -10 to 10, for waves, glass, ink, got "
     with pytest.raises(ValueError, match=expected):
         stylizer.stylize(photo, style_weights=weights)
 

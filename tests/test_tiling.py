@@ -20,6 +20,7 @@ from fast_style.map_store import open_store
 from fast_style.resample import levels
 from fast_style.stages import Grid, net_stages, reflected
 from fast_style.stylize import Stylizer
+from fast_style.stylize_options import Tile
 from fast_style.tiling import ChannelStatistics, TiledNet, parts
 from fast_style.transform_net import ARCHITECTURES
 
@@ -225,6 +226,30 @@ def test_a_disk_that_is_too_small_is_named_before_any_work(
     )
     with pytest.raises(FastStyleError, match=expected):
         stylizers["johnson"].stylize(picture, tile=512)
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("tile", [32, ("fast", 32)])
+@pytest.mark.parametrize("stroke_scale", [1.0, 0.8])
+def test_work_ends_before_the_tile_at_which_it_is_told_to(
+    stylizers: dict[str, Stylizer], temporary: Path, tile: Tile, stroke_scale: float
+) -> None:
+    class Enough(Exception):
+        pass
+
+    calls = []
+
+    def third() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Enough
+
+    picture = tiny.smooth_picture(80, 90, 0)
+    with pytest.raises(Enough):
+        stylizers["johnson"].stylize(
+            picture, tile=tile, stroke_scale=stroke_scale, before_tile=third
+        )
+    assert len(calls) == 3
     assert not list(temporary.iterdir())
 
 

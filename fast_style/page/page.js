@@ -94,12 +94,14 @@ async function stylize() {
   const began = performance.now();
   const data = order();
   const name = resultName(data.get("format"));
+  // Now, because they may be changed while the server works.
+  const style = elements.style.selectedOptions[0].textContent;
+  const strength = elements.strength.value;
   try {
     const result = await send(data, mine.signal);
     if (running !== mine) return;
     const address = show(elements.after, result);
-    const style = elements.style.selectedOptions[0].textContent;
-    elements.after.alt = `Your photo in the style ${style}, strength ${elements.strength.value} %`;
+    elements.after.alt = `Your photo in the style ${style}, strength ${strength} %`;
     elements.download.href = address;
     elements.download.download = name;
     const isFirst = elements["after-figure"].hidden;
@@ -131,12 +133,16 @@ function stylizeSoon() {
 
 // Phones have a camera of their own behind the file field; elsewhere the page shows the picture.
 async function openCamera() {
+  elements.webcam.disabled = true; // A second stream would have nobody to stop it.
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
-    elements.video.srcObject = stream;
+    elements.video.srcObject =
+      await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
     elements.viewfinder.showModal();
   } catch (error) {
+    closeCamera(); // It may be on, but not shown.
     say(`The camera cannot be used: ${error.message}.`, true);
+  } finally {
+    elements.webcam.disabled = false;
   }
 }
 
