@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fast_style.errors import FastStyleError, UsageError
+from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
 from fast_style.terminal import import_tensorflow, positive, precision_argument
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        default="savedmodel",
+        default=DEFAULT_FORMAT,
         metavar="A,B,...",
-        help="any of savedmodel, tflite, onnx (default: savedmodel)",
+        help=f"any of {', '.join(FORMATS)} (default: {DEFAULT_FORMAT})",
     )
     parser.add_argument(
         "--version",
@@ -96,11 +97,10 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def _formats(text: str) -> list[str]:
-    choices = ("savedmodel", "tflite", "onnx")
     given = [part.strip() for part in text.split(",")]
-    if wrong := [part for part in given if part not in choices]:
+    if wrong := [part for part in given if part not in FORMATS]:
         raise UsageError(
-            f"--format: expected any of {', '.join(choices)}, with commas between, got {wrong[0]!r}"
+            f"--format: expected any of {', '.join(FORMATS)}, with commas between, got {wrong[0]!r}"
         )
     return given
 

@@ -18,14 +18,13 @@ import tensorflow as tf
 
 from fast_style.checkpoints import Model
 from fast_style.errors import FastStyleError
+from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
 from fast_style.files import atomic_path, make_folder, refusal
 from fast_style.lite_export import import_litert, tflite_runner, write_tflite
 from fast_style.onnx_export import import_onnx, import_onnxruntime, onnx_runner, write_onnx
 from fast_style.parity import Parity, ParityCheck, Run, Tolerance
 from fast_style.provenance import package_versions
 from fast_style.saved_model import write_saved_model
-
-FORMATS = ("savedmodel", "tflite", "onnx")
 
 _FLOAT32 = Tolerance(levels=1)
 # Rounding to 8 bits of precision at every map, with random weights as with trained ones.
@@ -69,7 +68,7 @@ def export_model(
     root: str | os.PathLike[str],
     *,
     name: str,
-    formats: Sequence[str] = ("savedmodel",),
+    formats: Sequence[str] = (DEFAULT_FORMAT,),
     precision: str = "float32",
     version: int | None = None,
     photo: np.ndarray | None = None,
@@ -85,7 +84,7 @@ def export_model(
       model: The trained net.
       root: Where to write.
       name: Of the model.
-      formats: Any of `FORMATS`.
+      formats: Any of `export_formats.FORMATS`.
       precision: 'float32' or 'bfloat16', of the SavedModel.
       version: Of the SavedModel; none takes the first number above those that are there.
       photo: uint8 [H, W, 3] to compare on; none takes `parity.PHOTO`.
