@@ -9,6 +9,7 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError, UsageError
 from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
 from fast_style.terminal import import_tensorflow, positive, precision_argument
@@ -63,6 +64,8 @@ def run_export(options: argparse.Namespace) -> int:
       FastStyleError: If one is beyond its tolerance, or could not be written.
     """
     formats = _formats(options.format)
+    if options.model_name is not None:
+        _check_name(options.model_name)
     import_tensorflow()
     from fast_style.checkpoints import load_model
     from fast_style.exporting import export_model
@@ -70,9 +73,7 @@ def run_export(options: argparse.Namespace) -> int:
     from fast_style.images import read_image
 
     model = load_model(options.model)
-    name = options.model_name or model.label
-    if Path(name).name != name:
-        raise UsageError(f"--model_name: expected a name without slashes, got {name!r}")
+    name = model.label if options.model_name is None else options.model_name
     precision = resolve_precision(options.precision)
     done = export_model(
         model,
@@ -103,6 +104,13 @@ def _formats(text: str) -> list[str]:
             f"--format: expected any of {', '.join(FORMATS)}, with commas between, got {wrong[0]!r}"
         )
     return given
+
+
+def _check_name(name: str) -> None:
+    problems: list[str] = []
+    plain_name("--model_name", name, problems)
+    if problems:
+        raise UsageError(problems[0])
 
 
 def _table(done: Export) -> str:

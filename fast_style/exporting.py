@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style.checkpoints import Model
+from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError
 from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
 from fast_style.files import atomic_path, make_folder, refusal
@@ -83,7 +84,7 @@ def export_model(
     Args:
       model: The trained net.
       root: Where to write.
-      name: Of the model.
+      name: Of the model; names files and a folder, see `checks.plain_name`.
       formats: Any of `export_formats.FORMATS`.
       precision: 'float32' or 'bfloat16', of the SavedModel.
       version: Of the SavedModel; none takes the first number above those that are there.
@@ -92,8 +93,12 @@ def export_model(
     Raises:
       FastStyleError: If a package is not installed, the version is taken, or a file cannot be
         written. Files beyond their tolerance are no error here: see `Exported.parity`.
-      ValueError: If a format or the precision is unknown.
+      ValueError: If a format or the precision is unknown, or `name` is no plain file name.
     """
+    problems: list[str] = []
+    plain_name("name", name, problems)
+    if problems:
+        raise ValueError(problems[0])
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(f"formats: expected any of {', '.join(FORMATS)}, got {unknown[0]!r}")
     if precision not in ("float32", "bfloat16"):

@@ -923,11 +923,14 @@ MISTAKES = [
         2,
         ("--format: expected any of savedmodel, tflite, onnx, with commas between, got 'coreml'",),
     ),
-    Mistake(
-        "export under a path",
-        exporting("-n", "a/b"),
-        2,
-        ("--model_name: expected a name without slashes, got 'a/b'",),
+    *(
+        Mistake(
+            f"export under {name!r}",
+            exporting("-n", name),
+            2,
+            ("--model_name: expected a plain name (", f"got '{name}'"),
+        )
+        for name in ("a/b", "..", "")
     ),
     Mistake(
         "fetching what there is not",

@@ -527,7 +527,9 @@ def test_a_file_in_the_exports_place_is_left_as_it_is(
     assert (tmp_path / "a").read_text() == "mine"
 
 
-def test_unknown_formats_and_precisions_are_refused(tmp_path: Path) -> None:
+def test_unknown_formats_and_precisions_and_paths_as_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"name: expected a plain name .*, got '\.\.'"):
+        export_model(nets.johnson(), tmp_path, name="..")
     with pytest.raises(ValueError, match="any of savedmodel, tflite, onnx, got 'coreml'"):
         export_model(nets.johnson(), tmp_path, name="a", formats=["coreml"])
     with pytest.raises(ValueError, match="expected float32 or bfloat16, got 'auto'"):
