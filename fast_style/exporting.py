@@ -23,9 +23,9 @@ from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
 from fast_style.files import atomic_path, make_folder, refusal
 from fast_style.lite_export import import_litert, tflite_runner, write_tflite
 from fast_style.onnx_export import import_onnx, import_onnxruntime, onnx_runner, write_onnx
-from fast_style.parity import Parity, ParityCheck, Run, Tolerance
+from fast_style.parity import Parity, ParityCheck, Signature, Tolerance
 from fast_style.provenance import package_versions
-from fast_style.saved_model import write_saved_model
+from fast_style.saved_model import saved_model_signatures, write_saved_model
 
 _FLOAT32 = Tolerance(levels=1)
 # Rounding to 8 bits of precision at every map, with random weights as with trained ones.
@@ -156,29 +156,17 @@ def _saved_model(
         write_saved_model(model, aside.path, name=name, precision=precision, card=card)
         size = sum(path.stat().st_size for path in aside.path.rglob("*") if path.is_file())
         tolerance = _FLOAT32 if precision == "float32" else _BFLOAT16
-        parity = check.measure(saved_model_runner(aside.path), tolerance, precision=precision)
+        parity = check.measure(saved_model_signatures(aside.path), tolerance, precision=precision)
         aside.keep = parity.passed
     return Exported(kind="savedmodel", path=target, bytes=size, parity=parity)
-
-
-def saved_model_runner(folder: Path) -> Run:
-    """Loads a SavedModel, and returns its `serving_default` for one picture."""
-    loaded = tf.saved_model.load(str(folder))
-    serve = loaded.signatures["serving_default"]
-
-    def run(picture: np.ndarray) -> np.ndarray:
-        # `loaded` owns the variables and functions, and must live as long as the signature.
-        assert loaded is not None
-        return serve(images=tf.constant(picture[None]))["stylized"].numpy()[0]
-
-    return run
 
 
 def _onnx(model: Model, target: Path, card: dict[str, Any], check: ParityCheck) -> Exported:
     with _new_file(target) as aside:
         write_onnx(model, aside.path, card=card)
         size = aside.path.stat().st_size
-        parity = check.measure(onnx_runner(aside.path, len(model.style_names)), _FLOAT32)
+        run = Signature(run=onnx_runner(aside.path), mixes=len(model.style_names) > 1)
+        parity = check.measure([run], _FLOAT32)
         aside.keep = parity.passed
     return Exported(kind="onnx", path=target, bytes=size, parity=parity)
 
@@ -188,7 +176,8 @@ def _tflite(model: Model, target: Path, storage: Any, check: ParityCheck) -> Exp
         write_tflite(model, aside.path, storage=storage)
         size = aside.path.stat().st_size
         tolerance = Tolerance(psnr=40.0 if storage == "float16" else 30.0)
-        parity = check.measure(tflite_runner(aside.path, len(model.style_names)), tolerance)
+        run = Signature(run=tflite_runner(aside.path), mixes=len(model.style_names) > 1)
+        parity = check.measure([run], tolerance)
         aside.keep = parity.passed
     return Exported(kind=f"tflite {storage}", path=target, bytes=size, parity=parity)
 

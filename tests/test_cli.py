@@ -505,7 +505,8 @@ def test_export_fails_when_a_format_gives_other_pictures(
 ) -> None:
     monkeypatch.setattr(parity_module, "SIZES", ((33, 47), (21, 18)))
     monkeypatch.setattr(exporting_module, "write_saved_model", lambda *_, **__: None)
-    monkeypatch.setattr(exporting_module, "saved_model_runner", lambda _: np.zeros_like)
+    black = parity_module.Signature(run=lambda photo, mix: np.zeros_like(photo), mixes=False)
+    monkeypatch.setattr(exporting_module, "saved_model_signatures", lambda _: [black])
     save_good_model(workplace / "model.safetensors")
     assert script("export", ["--model", "model.safetensors", "-n", "bad"]) == 1
     said = capsys.readouterr()

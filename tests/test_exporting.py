@@ -110,11 +110,13 @@ class Served:
     Attributes:
       folder: Holds `one` (float32, one style) and `three` (bfloat16, three styles).
       stylizers: The models that were exported.
+      parities: How the export compared them.
       ask: (model, signature, rows or columns) -> what each picture was answered.
     """
 
     folder: Path
     stylizers: dict[str, Stylizer]
+    parities: dict[str, parity.Parity]
     ask: Callable[[str, str, Any], list[np.ndarray]]
 
 
@@ -179,7 +181,7 @@ CASES: dict[str, tuple[str, str, Any]] = {
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("exported")
-    stylizers = {}
+    stylizers, parities = {}, {}
     for name, (precision, make) in MODELS.items():
         model = make()
         stylizers[name] = Stylizer(model, precision=precision)
@@ -187,6 +189,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         (file,) = done.files
         assert file.path == folder / name / "1"
         assert file.parity.passed
+        parities[name] = file.parity
     asked = [
         (
             name,
@@ -209,7 +212,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         count = len(given["images"]) if isinstance(given, dict) else len(given)
         return [found[f"{number} {row}"] for row in range(count)]
 
-    return Served(folder, stylizers, ask)
+    return Served(folder, stylizers, parities, ask)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -310,6 +313,19 @@ def test_signatures_and_their_inputs_can_be_read_off(served: Served) -> None:
         "serving_options": images | given,
         "image_bytes_options": files | given,
     }
+
+
+def test_every_style_was_compared_through_every_signature_that_takes_options(
+    served: Served,
+) -> None:
+    mixes = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.166667, 0.333333, 0.5)]
+    extra = served.parities["three"].differences[3 * len(parity.SIZES) :]
+    assert [(d.signature, d.style_weights) for d in extra] == [
+        ("float_images", mixes[0]),
+        ("image_bytes", mixes[0]),
+        *[("image_bytes_options", mix) for mix in mixes],
+        *[("serving_options", mix) for mix in mixes],
+    ]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -420,9 +436,10 @@ def test_every_format_is_written_compared_and_told_how_it_was_made(tmp_path: Pat
         assert file["passed"] and file["milliseconds"] > 0
         if written.path.is_file():
             assert file["bytes"] == written.path.stat().st_size
-        assert [(p["picture"], p["height"], p["width"]) for p in file["pictures"]] == [
-            (name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES
-        ]
+        sizes = [(name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES]
+        if written.kind == "savedmodel":  # It has four more signatures.
+            sizes += [("photo", *parity.SIZES[-1])] * 4
+        assert [(p["picture"], p["height"], p["width"]) for p in file["pictures"]] == sizes
     card = json.loads((tmp_path / "a.card.json").read_text())
     assert card["arch"] == "johnson"
     assert card["metadata"] == {"config": {"naming": "candy"}}
@@ -450,7 +467,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             pass
 
         def measure(
-            self, run: object, tolerance: parity.Tolerance, *, precision: str
+            self, signatures: object, tolerance: parity.Tolerance, *, precision: str
         ) -> parity.Parity:
             found = parity.Difference(
                 picture="photo", height=1, width=1, max=state["apart"], mean=0.0, psnr=20.0
@@ -459,7 +476,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(exporting, "write_saved_model", write)
     monkeypatch.setattr(exporting, "ParityCheck", Check)
-    monkeypatch.setattr(exporting, "saved_model_runner", lambda folder: None)
+    monkeypatch.setattr(exporting, "saved_model_signatures", lambda folder: [])
     return state
 
 
