@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ from fast_style.checkpoints import Model
 from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError
 from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
-from fast_style.files import atomic_path, make_folder, refusal
-from fast_style.lite_export import import_litert, tflite_runner, write_tflite
+from fast_style.files import atomic_path, cannot_write, remove_partial_paths
+from fast_style.lite_export import Storage, import_litert, tflite_runner, write_tflite
 from fast_style.onnx_export import import_onnx, import_onnxruntime, onnx_runner, write_onnx
 from fast_style.parity import Parity, ParityCheck, Signature, Tolerance
 from fast_style.provenance import package_versions
@@ -62,6 +60,35 @@ class Export:
     files: tuple[Exported, ...]
     report: Path
     native_milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """How one file comes about.
+
+    Attributes:
+      kind: See `Exported`.
+      target: Where it goes.
+      write: Writes it to a path.
+      load: Loads it from there.
+      tolerance: How far it may be from the native net.
+      precision: What it computes in: 'float32', 'bfloat16' or 'int8'.
+    """
+
+    kind: str
+    target: Path
+    write: Callable[[Path], None]
+    load: Callable[[Path], list[Signature]]
+    tolerance: Tolerance
+    precision: str
+
+
+class _BeyondTolerance(Exception):
+    """Keeps a file from taking its place."""
+
+    def __init__(self, made: Exported) -> None:
+        self.made = made
+        super().__init__()
 
 
 def export_model(
@@ -109,19 +136,19 @@ def export_model(
     if "tflite" in formats:
         import_litert()
     folder = Path(root)
-    versions = folder / name
-    target = versions / str(_free_version(versions, version)) if "savedmodel" in formats else None
-    card = _card(model)
+    recipes = _recipes(model, folder, formats, name, version, precision)
+    for recipe in recipes:
+        # A killed export may have been at another version.
+        stem = "*" if recipe.kind == "savedmodel" else recipe.target.stem
+        remove_partial_paths(recipe.target.parent, stem)
     check = ParityCheck(model, photo)
-    files: list[Exported] = []
-    for kind in dict.fromkeys(formats):
-        if target is not None and kind == "savedmodel":
-            files.append(_saved_model(model, target, name, precision, card, check))
-        elif kind == "onnx":
-            files.append(_onnx(model, folder / f"{name}.onnx", card, check))
-        elif kind == "tflite":
-            files.append(_tflite(model, folder / f"{name}_float16.tflite", "float16", check))
-            files.append(_tflite(model, folder / f"{name}_int8.tflite", "int8", check))
+    new = [place for place in (folder / name, folder) if not place.exists()]
+    try:
+        files = [_made(recipe, check) for recipe in recipes]
+    finally:
+        for place in new:
+            _remove_if_empty(place)
+    card = _card(model)
     report = folder / f"{name}.parity.json"
     _write_json(folder / f"{name}.card.json", card)
     _write_json(
@@ -144,42 +171,80 @@ def export_model(
     return Export(files=tuple(files), report=report, native_milliseconds=check.milliseconds)
 
 
-def _saved_model(
+def _made(recipe: _Recipe, check: ParityCheck) -> Exported:
+    """Writes a file aside, and lets it take its place if it gives the right pictures."""
+    try:
+        with atomic_path(recipe.target) as aside:
+            try:
+                recipe.write(aside)
+            except tf.errors.OpError as error:
+                raise cannot_write(recipe.target, error, what="folder") from error
+            parity = check.measure(recipe.load(aside), recipe.tolerance, precision=recipe.precision)
+            made = Exported(
+                kind=recipe.kind, path=recipe.target, bytes=_bytes_of(aside), parity=parity
+            )
+            if not parity.passed:
+                raise _BeyondTolerance(made)
+    except _BeyondTolerance as beyond:
+        return beyond.made
+    return made
+
+
+def _recipes(
     model: Model,
-    target: Path,
+    folder: Path,
+    formats: Sequence[str],
     name: str,
+    version: int | None,
     precision: str,
-    card: dict[str, Any],
-    check: ParityCheck,
-) -> Exported:
-    with _new_folder(target) as aside:
-        write_saved_model(model, aside.path, name=name, precision=precision, card=card)
-        size = sum(path.stat().st_size for path in aside.path.rglob("*") if path.is_file())
-        tolerance = _FLOAT32 if precision == "float32" else _BFLOAT16
-        parity = check.measure(saved_model_signatures(aside.path), tolerance, precision=precision)
-        aside.keep = parity.passed
-    return Exported(kind="savedmodel", path=target, bytes=size, parity=parity)
+) -> list[_Recipe]:
+    """Returns how each file comes about, in the order of the formats.
 
+    Raises:
+      FastStyleError: If the version is taken.
+    """
+    card = _card(model)
+    several = len(model.style_names) > 1
 
-def _onnx(model: Model, target: Path, card: dict[str, Any], check: ParityCheck) -> Exported:
-    with _new_file(target) as aside:
-        write_onnx(model, aside.path, card=card)
-        size = aside.path.stat().st_size
-        run = Signature(run=onnx_runner(aside.path), mixes=len(model.style_names) > 1)
-        parity = check.measure([run], _FLOAT32)
-        aside.keep = parity.passed
-    return Exported(kind="onnx", path=target, bytes=size, parity=parity)
+    def saved_model() -> _Recipe:
+        versions = folder / name
+        return _Recipe(
+            kind="savedmodel",
+            target=versions / str(_free_version(versions, version)),
+            write=lambda path: write_saved_model(
+                model, path, name=name, precision=precision, card=card
+            ),
+            load=lambda path: saved_model_signatures(path),
+            tolerance=_FLOAT32 if precision == "float32" else _BFLOAT16,
+            precision=precision,
+        )
 
+    def onnx() -> _Recipe:
+        return _Recipe(
+            kind="onnx",
+            target=folder / f"{name}.onnx",
+            write=lambda path: write_onnx(model, path, card=card),
+            load=lambda path: [Signature(run=onnx_runner(path), mixes=several)],
+            tolerance=_FLOAT32,
+            precision="float32",
+        )
 
-def _tflite(model: Model, target: Path, storage: Any, check: ParityCheck) -> Exported:
-    with _new_file(target) as aside:
-        write_tflite(model, aside.path, storage=storage)
-        size = aside.path.stat().st_size
-        tolerance = Tolerance(psnr=40.0 if storage == "float16" else 30.0)
-        run = Signature(run=tflite_runner(aside.path), mixes=len(model.style_names) > 1)
-        parity = check.measure([run], tolerance)
-        aside.keep = parity.passed
-    return Exported(kind=f"tflite {storage}", path=target, bytes=size, parity=parity)
+    def tflite(storage: Storage, precision: str, psnr: float) -> _Recipe:
+        return _Recipe(
+            kind=f"tflite {storage}",
+            target=folder / f"{name}_{storage}.tflite",
+            write=lambda path: write_tflite(model, path, storage=storage),
+            load=lambda path: [Signature(run=tflite_runner(path), mixes=several)],
+            tolerance=Tolerance(psnr=psnr),
+            precision=precision,
+        )
+
+    recipes = {
+        "savedmodel": lambda: [saved_model()],
+        "tflite": lambda: [tflite("float16", "float32", 40.0), tflite("int8", "int8", 30.0)],
+        "onnx": lambda: [onnx()],
+    }
+    return [recipe for format in dict.fromkeys(formats) for recipe in recipes[format]()]
 
 
 def _card(model: Model) -> dict[str, Any]:
@@ -222,59 +287,12 @@ def _free_version(folder: Path, version: int | None) -> int:
     return version
 
 
-@dataclass
-class _Aside:
-    """A temporary place; `keep` says whether it takes its target's place."""
-
-    path: Path
-    keep: bool = False
+def _bytes_of(path: Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in inside if file.is_file())
 
 
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[_Aside]:
-    """Gives a place for a folder that is not there yet.
-
-    Its temporary name is no number, so that TensorFlow Serving, which watches the folder above,
-    does not take it for a version.
-    """
-    target = target.absolute()
-    existed = target.parent.exists()
-    make_folder(target.parent)
-    aside = _Aside(target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial"))
-    try:
-        with _refusals_told(target):
-            yield aside
-            if aside.keep:
-                aside.path.rename(target)
-    finally:
-        shutil.rmtree(aside.path, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):
-                target.parent.rmdir()  # Unless something is in it.
-
-
-@contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[_Aside]:
-    """Gives a place for a file, which then replaces what is at `target`."""
-    make_folder(target.parent)
-    aside = _Aside(target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.partial"))
-    try:
-        with _refusals_told(target):
-            yield aside
-            if aside.keep:
-                aside.path.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _refusals_told(target: Path) -> Iterator[None]:
-    """Turns what the system or TensorFlow refuses into a sentence."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        raise FastStyleError(
-            f"{target}: cannot write this ({refusal(error)}); "
-            "choose another place, free some space or change its permissions"
-        ) from error
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -197,13 +197,13 @@ class ParityCheck:
         Args:
           signatures: Of the format; the first is asked for all pictures, and timed.
           tolerance: What is asked of it.
-          precision: What it computes in: 'float32', or 'bfloat16'.
+          precision: What it computes in: 'float32', 'bfloat16' or 'int8'.
 
         Raises:
           ValueError: If a result is not of its picture's shape and type.
         """
         main, *_ = signatures
-        same_kind = None if precision == "float32" else _native(self._model, precision)
+        same_kind = _native(self._model, precision) if precision == "bfloat16" else None
         differences = []
         for case in self._cases:
             found = _compared(main, case)

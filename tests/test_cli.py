@@ -504,7 +504,7 @@ def test_export_fails_when_a_format_gives_other_pictures(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity_module, "SIZES", ((33, 47), (21, 18)))
-    monkeypatch.setattr(exporting_module, "write_saved_model", lambda *_, **__: None)
+    monkeypatch.setattr(exporting_module, "write_saved_model", lambda _, path, **__: path.mkdir())
     black = parity_module.Signature(run=lambda photo, mix: np.zeros_like(photo), mixes=False)
     monkeypatch.setattr(exporting_module, "saved_model_signatures", lambda _: [black])
     save_good_model(workplace / "model.safetensors")

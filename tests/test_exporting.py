@@ -527,10 +527,19 @@ def test_a_failed_export_leaves_nothing(
     tmp_path: Path, quick: dict[str, Any], failure: Exception, reason: str
 ) -> None:
     quick["failure"] = failure
-    expected = rf"a/1: cannot write this \({reason}.*\); choose another place, free some"
+    expected = rf"a/1: cannot write this folder \({reason}.*\); choose another place, free some"
     with pytest.raises(FastStyleError, match=expected):
         export(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(
+    tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    (tmp_path / "a" / ".7.01234567.partial" / "variables").mkdir(parents=True)
+    (tmp_path / "a" / "mine.partial").write_text("mine")
+    export(tmp_path)
+    assert names(tmp_path / "a") == ["1", "mine.partial"]
 
 
 def test_a_file_in_the_exports_place_is_left_as_it_is(
