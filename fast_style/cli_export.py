@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import shlex
 import urllib.parse
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError, UsageError
 from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
-from fast_style.terminal import import_tensorflow, positive, precision_argument
+from fast_style.stopping import stop_on_signals
+from fast_style.terminal import import_tensorflow, positive, precision_argument, say, tell_signal
 
 if TYPE_CHECKING:
     from fast_style.checkpoints import Model
@@ -60,12 +62,26 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def run_export(options: argparse.Namespace) -> int:
     """Writes the files, prints how they compare, and says how to use them.
 
+    Returns:
+      The exit code: 0, or 128 and the signal that stopped it.
+
     Raises:
       FastStyleError: If one is beyond its tolerance, or could not be written.
     """
     formats = _formats(options.format)
     if options.model_name is not None:
         _check_name(options.model_name)
+    tell = functools.partial(tell_signal, doing="stopping, and removing what is not complete")
+    with stop_on_signals(tell) as stop:
+        try:
+            _export(options, formats)
+        except KeyboardInterrupt:
+            say("stopped")
+            return stop.exit_code
+    return 0
+
+
+def _export(options: argparse.Namespace, formats: list[str]) -> None:
     import_tensorflow()
     from fast_style.checkpoints import load_model
     from fast_style.exporting import export_model
@@ -94,7 +110,6 @@ def run_export(options: argparse.Namespace) -> int:
     failed = [file for file in done.files if not file.parity.passed]
     if failed:
         raise FastStyleError("; ".join(_failure(file) for file in failed))
-    return 0
 
 
 def _formats(text: str) -> list[str]:

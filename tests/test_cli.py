@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -514,6 +515,28 @@ def test_export_fails_when_a_format_gives_other_pictures(
     assert "wrote exported/bad/1" not in said.out
     assert "exported/bad/1: not kept, because it differs from the native net by up to" in said.err
     assert not (workplace / "exported" / "bad").exists()
+
+
+def test_export_that_is_terminated_leaves_nothing(
+    workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(model: Model, folder: Path, **_: Any) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("half")
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(parity_module, "SIZES", ((33, 17),))
+    monkeypatch.setattr(exporting_module, "write_saved_model", write)
+    save_good_model(workplace / "model.safetensors")
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert script("export", ["--model", "model.safetensors"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    told = capfd.readouterr().err.splitlines()
+    removing = "stopping, and removing what is not complete"
+    assert told == [f"SIGTERM: {removing}; once more stops at once", "stopped"]
+    assert [path.name for path in workplace.iterdir()] == ["model.safetensors"]
 
 
 def test_export_asks_of_the_served_files_as_its_curl_line_does(
