@@ -86,7 +86,6 @@ def _export(options: argparse.Namespace, formats: list[str]) -> None:
     from fast_style.checkpoints import load_model
     from fast_style.exporting import export_model
     from fast_style.hardware import resolve_precision
-    from fast_style.images import read_image
 
     model = load_model(options.model)
     name = model.label if options.model_name is None else options.model_name
@@ -98,17 +97,17 @@ def _export(options: argparse.Namespace, formats: list[str]) -> None:
         formats=formats,
         precision=precision,
         version=options.version,
-        photo=read_image(options.photo) if options.photo else None,
+        photo=options.photo,
     )
     print(_table(done))
     for file in done.files:
         if file.parity.passed:
-            print(f"wrote {file.path}" + (f" ({precision})" if file.kind == "savedmodel" else ""))
+            print(f"wrote {file.path} ({file.precision}), described in {file.report.name}")
             if file.kind == "savedmodel":
                 print(_serving_use(model, file.path, name))
-    print(f"wrote {done.report}")
-    failed = [file for file in done.files if not file.parity.passed]
-    if failed:
+    if done.failures:
+        print(f"wrote {done.failures}")
+        failed = [file for file in done.files if not file.parity.passed]
         raise FastStyleError("; ".join(_failure(file) for file in failed))
 
 

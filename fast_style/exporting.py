@@ -8,21 +8,22 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from fast_style.checkpoints import Model
 from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError
 from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
-from fast_style.files import atomic_path, cannot_write, remove_partial_paths
+from fast_style.files import atomic_path, cannot_write, check_file, remove_partial_paths
 from fast_style.lite_export import Storage, import_litert, tflite_runner, write_tflite
+from fast_style.loss_weights import weights_sha256
 from fast_style.onnx_export import import_onnx, import_onnxruntime, onnx_runner, write_onnx
-from fast_style.parity import Parity, ParityCheck, Signature, Tolerance
-from fast_style.provenance import package_versions
+from fast_style.parity import PHOTO, Parity, ParityCheck, Signature, Tolerance
+from fast_style.provenance import file_sha256, package_versions
 from fast_style.saved_model import saved_model_signatures, write_saved_model
 
 _FLOAT32 = Tolerance(levels=1)
@@ -37,14 +38,21 @@ class Exported:
     Attributes:
       kind: 'savedmodel', 'tflite float16', 'tflite int8' or 'onnx'.
       path: Where it is, or would be if it had passed.
+      precision: What it computes in: 'float32', 'bfloat16' or 'int8'.
       bytes: Its size.
       parity: How it compares with the native net.
     """
 
     kind: str
     path: Path
+    precision: str
     bytes: int
     parity: Parity
+
+    @property
+    def report(self) -> Path:
+        """The JSON file beside it that says how the model was made and how the file compares."""
+        return _report_of(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +61,12 @@ class Export:
 
     Attributes:
       files: In the order of the formats asked for.
-      report: The JSON file with the same figures.
+      failures: The JSON file with reports of those that were not kept; none if all were.
       native_milliseconds: Of the native float32 net, for comparison.
     """
 
     files: tuple[Exported, ...]
-    report: Path
+    failures: Path | None
     native_milliseconds: float
 
 
@@ -72,7 +80,7 @@ class _Recipe:
       write: Writes it to a path.
       load: Loads it from there.
       tolerance: How far it may be from the native net.
-      precision: What it computes in: 'float32', 'bfloat16' or 'int8'.
+      precision: See `Exported`.
     """
 
     kind: str
@@ -99,14 +107,15 @@ def export_model(
     formats: Sequence[str] = (DEFAULT_FORMAT,),
     precision: str = "float32",
     version: int | None = None,
-    photo: np.ndarray | None = None,
+    photo: str | os.PathLike[str] | None = None,
 ) -> Export:
     """Writes a model for other runtimes, and compares each file with the native float32 net.
 
     `root`/NAME/VERSION/ is a SavedModel, `root`/NAME.onnx, `root`/NAME_float16.tflite and
-    `root`/NAME_int8.tflite are what they say, `root`/NAME.card.json says how the model was made,
-    and `root`/NAME.parity.json holds the comparison. A file is written aside, compared, and
-    renamed; one beyond its tolerance is removed, and what was in its place before stays.
+    `root`/NAME_int8.tflite are what they say. A file is written aside, compared, and renamed; then
+    PATH.json beside it says how the model was made and holds the comparison. A file beyond its
+    tolerance is removed, and what was in its place before stays, its report too; what would have
+    been reported goes to `root`/NAME.failed.json, which an export that succeeds removes.
 
     Args:
       model: The trained net.
@@ -115,11 +124,12 @@ def export_model(
       formats: Any of `export_formats.FORMATS`.
       precision: 'float32' or 'bfloat16', of the SavedModel.
       version: Of the SavedModel; none takes the first number above those that are there.
-      photo: uint8 [H, W, 3] to compare on; none takes `parity.PHOTO`.
+      photo: A picture file to compare on; none takes `parity.PHOTO`.
 
     Raises:
-      FastStyleError: If a package is not installed, the version is taken, or a file cannot be
-        written. Files beyond their tolerance are no error here: see `Exported.parity`.
+      FastStyleError: If a package is not installed, the version is taken, the photo cannot be
+        read, or a file cannot be written. Files beyond their tolerance are no error here: see
+        `Exported.parity`.
       ValueError: If a format or the precision is unknown, or `name` is no plain file name.
     """
     problems: list[str] = []
@@ -137,38 +147,74 @@ def export_model(
         import_litert()
     folder = Path(root)
     recipes = _recipes(model, folder, formats, name, version, precision)
+    failures = folder / f"{name}.failed.json"
+    for path in (recipe.target for recipe in recipes):
+        check_file(path)
+        check_file(_report_of(path))
+    check_file(failures)
     for recipe in recipes:
         # A killed export may have been at another version.
         stem = "*" if recipe.kind == "savedmodel" else recipe.target.stem
         remove_partial_paths(recipe.target.parent, stem)
-    check = ParityCheck(model, photo)
+    description = _description(model, name)
+    check = ParityCheck(model, PHOTO if photo is None else Path(photo))
     new = [place for place in (folder / name, folder) if not place.exists()]
+    files, failed = [], []
     try:
-        files = [_made(recipe, check) for recipe in recipes]
+        for recipe in recipes:
+            made = _made(recipe, check)
+            report = {**_report(made, folder, check), **description}
+            files.append(made)
+            if made.parity.passed:
+                _write_json(made.report, report)
+            else:
+                failed.append(report)
+        if failed:
+            _write_json(failures, {"files": failed})
+        else:
+            failures.unlink(missing_ok=True)
     finally:
         for place in new:
             _remove_if_empty(place)
-    card = _card(model)
-    report = folder / f"{name}.parity.json"
-    _write_json(folder / f"{name}.card.json", card)
-    _write_json(
-        report,
-        {
-            "model": name,
-            "versions": package_versions(),
-            "native_milliseconds": check.milliseconds,
-            "files": [
-                {
-                    "kind": file.kind,
-                    "path": file.path.relative_to(folder).as_posix(),
-                    "bytes": file.bytes,
-                    **file.parity.as_json(),
-                }
-                for file in files
-            ],
-        },
+    return Export(
+        files=tuple(files),
+        failures=failures if failed else None,
+        native_milliseconds=check.milliseconds,
     )
-    return Export(files=tuple(files), report=report, native_milliseconds=check.milliseconds)
+
+
+def _report_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _report(made: Exported, folder: Path, check: ParityCheck) -> dict[str, Any]:
+    """What was compared, and what came of it."""
+    kept = made.parity.passed
+    return {
+        "kind": made.kind,
+        "path": made.path.relative_to(folder).as_posix() if kept else None,
+        "sha256": file_sha256(made.path) if kept and made.path.is_file() else None,
+        "bytes": made.bytes,
+        "precision": made.precision,
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "photo": check.photo.name,
+        "native_milliseconds": check.milliseconds,
+        **made.parity.as_json(),
+    }
+
+
+def _description(model: Model, name: str) -> dict[str, Any]:
+    """What all reports say of a model; of one that was read from no file, no hash."""
+    read = model.source != Path()
+    return {
+        "model": {
+            "name": name,
+            "source": str(model.source) if read else None,
+            "sha256": weights_sha256(model.source) if read else None,
+        },
+        "card": _card(model),
+        "versions": package_versions(),
+    }
 
 
 def _made(recipe: _Recipe, check: ParityCheck) -> Exported:
@@ -181,7 +227,11 @@ def _made(recipe: _Recipe, check: ParityCheck) -> Exported:
                 raise cannot_write(recipe.target, error, what="folder") from error
             parity = check.measure(recipe.load(aside), recipe.tolerance, precision=recipe.precision)
             made = Exported(
-                kind=recipe.kind, path=recipe.target, bytes=_bytes_of(aside), parity=parity
+                kind=recipe.kind,
+                path=recipe.target,
+                precision=recipe.precision,
+                bytes=_bytes_of(aside),
+                parity=parity,
             )
             if not parity.passed:
                 raise _BeyondTolerance(made)

@@ -73,6 +73,18 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     )
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Finds out whether `atomic_path` could put a file here, writing nothing.
+
+    Raises:
+      FastStyleError: If a folder is in its place, or `check_folder` refuses the one above.
+    """
+    target = Path(path)
+    check_folder(target.parent)
+    if target.is_dir():
+        raise cannot_write(target, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place when the block succeeds.

@@ -166,16 +166,21 @@ class ParityCheck:
     and there is nothing to agree with. `johnson` leaves them flat in float32, not in bfloat16.
 
     Attributes:
+      photo: The picture file.
       milliseconds: Of the native net in float32, as in `Parity`.
     """
 
-    def __init__(self, model: Model, photo: np.ndarray | None = None) -> None:
+    def __init__(self, model: Model, photo: Path = PHOTO) -> None:
         """Computes the reference.
 
         Args:
           model: The trained net.
-          photo: uint8 [H, W, 3]; scaled to each size. None takes `PHOTO`.
+          photo: A picture file; scaled to each size.
+
+        Raises:
+          ImageError: If it cannot be read.
         """
+        self.photo = photo
         self._model = model
         native = _native(model, "float32")
         mixes = style_mixes(len(model.style_names))
@@ -183,7 +188,7 @@ class ParityCheck:
         def case(name: str, picture: np.ndarray, mix: np.ndarray) -> _Case:
             return _Case(name=name, picture=picture, mix=mix, expected=native(picture, mix))
 
-        pictures = test_pictures(read_image(PHOTO) if photo is None else photo)
+        pictures = test_pictures(read_image(photo))
         self._cases = [case(name, picture, mixes[0]) for name, picture in pictures]
         smallest = pictures[len(SIZES) - 1][1]
         self._styles = [case("photo", smallest, mix) for mix in mixes]

@@ -496,9 +496,9 @@ def test_export_writes_what_is_asked_for_and_says_how_to_use_it(
     assert words[words.index("-v") + 1] == f"{workplace}/exported/tiny (b):/models/tiny (b)"
     assert words[words.index("-e") + 1] == "MODEL_NAME=tiny (b)"
     assert "http://localhost:8501/v1/models/tiny%20%28b%29:predict" in out
-    assert {path.name for path in (workplace / "exported").iterdir()} == {
-        *("tiny (b)", "tiny (b).card.json", "tiny (b).parity.json")
-    }
+    assert [path.name for path in (workplace / "exported").iterdir()] == ["tiny (b)"]
+    described = json.loads((workplace / "exported" / "tiny (b)" / "1.json").read_text())
+    assert described["model"]["source"] == str(trained.model / "model.safetensors")
 
 
 def test_export_fails_when_a_format_gives_other_pictures(
@@ -513,6 +513,7 @@ def test_export_fails_when_a_format_gives_other_pictures(
     said = capsys.readouterr()
     assert "FAILED" in said.out
     assert "wrote exported/bad/1" not in said.out
+    assert "wrote exported/bad.failed.json" in said.out
     assert "exported/bad/1: not kept, because it differs from the native net by up to" in said.err
     assert not (workplace / "exported" / "bad").exists()
 
@@ -933,7 +934,7 @@ MISTAKES = [
         "export below a file",
         exporting("-o", "file/out"),
         1,
-        ("file/out", "cannot create this folder"),
+        ("file/out", "cannot write to this folder (", "file is not a folder)"),
     ),
     Mistake(
         "export over something else",

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import hashlib
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +331,15 @@ def test_every_style_was_compared_through_every_signature_that_takes_options(
     ]
 
 
+def test_a_saved_model_has_its_report_beside_it_and_its_card_within(served: Served) -> None:
+    report = json.loads((served.folder / "three" / "1.json").read_text())
+    assert (report["path"], report["precision"]) == ("three/1", "bfloat16")
+    assert report["passed"] and report["sha256"] is None
+    card = served.folder / "three" / "1" / "assets.extra" / "model_card.json"
+    assert json.loads(card.read_text()) == report["card"]
+    assert report["card"]["style_names"] == list(nets.STYLES)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_holds_the_net_once_and_nothing_else(served: Served, name: str) -> None:
     folder = served.folder / name / "1"
@@ -419,39 +431,46 @@ def test_eager_traced_restored_and_exported_nets_agree(arch: str, tmp_path: Path
 # --- all formats ---------------------------------------------------------------------------------
 
 
-def test_every_format_is_written_compared_and_told_how_it_was_made(tmp_path: Path) -> None:
+def test_every_file_says_how_it_was_made_and_how_it_compares(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("ai_edge_litert")
-    formats = ("savedmodel", "tflite", "onnx")
-    done = export_model(nets.johnson(), tmp_path, name="a", formats=formats)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("a", "a.card.json", "a.onnx", "a.parity.json", "a_float16.tflite", "a_int8.tflite")
-    ]
-    report = json.loads(done.report.read_text())
-    assert [file["path"] for file in report["files"]] == [
-        *("a/1", "a_float16.tflite", "a_int8.tflite", "a.onnx")
-    ]
-    for file, written in zip(report["files"], done.files, strict=True):
-        assert file["passed"] and file["milliseconds"] > 0
-        if written.path.is_file():
-            assert file["bytes"] == written.path.stat().st_size
-        sizes = [(name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES]
-        if written.kind == "savedmodel":  # It has four more signatures.
-            sizes += [("photo", *parity.SIZES[-1])] * 4
-        assert [(p["picture"], p["height"], p["width"]) for p in file["pictures"]] == sizes
-    card = json.loads((tmp_path / "a.card.json").read_text())
-    assert card["arch"] == "johnson"
-    assert card["metadata"] == {"config": {"naming": "candy"}}
-    inside = tmp_path / "a" / "1" / "assets.extra" / "model_card.json"
-    assert json.loads(inside.read_text()) == card
-    (entry,) = onnx.load(tmp_path / "a.onnx").metadata_props
-    assert (entry.key, json.loads(entry.value)) == ("model_card", card)
+    source = tmp_path / "net.safetensors"
+    save_model(source, nets.johnson())
+    photo = tiny.save_picture(tmp_path / "hill.png", 60, 70, 3)
+    done = export_model(
+        load_model(source), tmp_path / "out", name="a", formats=("tflite", "onnx"), photo=photo
+    )
+    files = ["a_float16.tflite", "a_int8.tflite", "a.onnx"]
+    assert names(tmp_path / "out") == sorted([*files, *(f"{name}.json" for name in files)])
+    reports = [json.loads(file.report.read_text()) for file in done.files]
+    assert [report["path"] for report in reports] == files
+    assert [report["precision"] for report in reports] == ["float32", "int8", "float32"]
+    for report, written in zip(reports, done.files, strict=True):
+        assert report["passed"] and report["milliseconds"] > 0
+        assert report["bytes"] == written.path.stat().st_size
+        assert report["sha256"] == hashlib.sha256(written.path.read_bytes()).hexdigest()
+        assert report["model"] == {
+            "name": "a",
+            "source": str(source),
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        }
+        assert report["card"]["arch"] == "johnson"
+        assert report["card"]["metadata"] == {"config": {"naming": "candy"}}
+        assert report["photo"] == "hill.png"
+        assert report["versions"]["fast-style"]
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(report["made"])
+        assert timedelta(0) <= age < timedelta(hours=1)
+        assert [(p["picture"], p["height"], p["width"]) for p in report["pictures"]] == [
+            (name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES
+        ]
+    (entry,) = onnx.load(tmp_path / "out" / "a.onnx").metadata_props
+    assert (entry.key, json.loads(entry.value)) == ("model_card", reports[0]["card"])
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Stands in for what takes seconds: the writer, and the check, whose result can be set."""
+    """Stands in for what takes seconds: writers, and the check, whose result can be set."""
     state: dict[str, Any] = {"apart": 0, "failure": None}
 
     def write(model: Model, folder: Path, **_: Any) -> None:
@@ -460,7 +479,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         if state["failure"]:
             raise state["failure"]
 
+    def write_file(model: Model, path: Path, **_: Any) -> None:
+        path.write_text(model.style_names[0])
+
     class Check:
+        photo = parity.PHOTO
         milliseconds = 1.0
 
         def __init__(self, *_: Any) -> None:
@@ -477,6 +500,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(exporting, "write_saved_model", write)
     monkeypatch.setattr(exporting, "ParityCheck", Check)
     monkeypatch.setattr(exporting, "saved_model_signatures", lambda folder: [])
+    monkeypatch.setattr(exporting, "write_onnx", write_file)
+    for name in ("import_onnx", "import_onnxruntime", "onnx_runner"):
+        monkeypatch.setattr(exporting, name, lambda *_: None)
     return state
 
 
@@ -497,23 +523,62 @@ def test_versions_count_up_and_can_be_chosen(tmp_path: Path, quick: dict[str, An
     (tmp_path / "a" / "notes.txt").write_text("mine")
     with pytest.raises(FastStyleError, match="a/7: already exists; leave out --version for"):
         export(tmp_path, version=7)
-    assert names(tmp_path / "a") == ["1", "2", "7", "8", "notes.txt"]
+    assert names(tmp_path / "a") == [
+        *("1", "1.json", "2", "2.json", "7", "7.json", "8", "8.json", "notes.txt")
+    ]
 
 
-def test_a_format_beyond_its_tolerance_leaves_no_file_and_no_folder(
+def test_a_format_beyond_its_tolerance_leaves_only_a_report_of_that(
     tmp_path: Path, quick: dict[str, Any]
 ) -> None:
     quick["apart"] = 2
     done = export_model(nets.johnson(), tmp_path, name="a")
     assert not done.files[0].parity.passed
-    assert names(tmp_path) == ["a.card.json", "a.parity.json"]
-    (told,) = json.loads(done.report.read_text())["files"]
+    assert done.failures == tmp_path / "a.failed.json"
+    assert names(tmp_path) == ["a.failed.json"]
+    (told,) = json.loads(done.failures.read_text())["files"]
     assert (told["passed"], told["max"], told["tolerance"]) == (False, 2, "at most 1 level")
+    assert (told["kind"], told["path"], told["model"]["sha256"]) == ("savedmodel", None, None)
     quick["apart"] = 1
     export(tmp_path)
+    assert names(tmp_path) == ["a"]
     quick["apart"] = 2
     export(tmp_path)
-    assert names(tmp_path / "a") == ["1"]
+    assert names(tmp_path / "a") == ["1", "1.json"]
+
+
+def test_a_file_that_stays_keeps_its_report(tmp_path: Path, quick: dict[str, Any]) -> None:
+    old, new = nets.johnson(), dataclasses.replace(nets.johnson(), style_names=("new",))
+    export_model(old, tmp_path, name="a", formats=["onnx"])
+    before = [(tmp_path / name).read_text() for name in ("a.onnx", "a.onnx.json")]
+    quick["apart"] = 2
+    export_model(new, tmp_path, name="a", formats=["onnx", "savedmodel"])
+    assert names(tmp_path) == ["a.failed.json", "a.onnx", "a.onnx.json"]
+    assert [(tmp_path / name).read_text() for name in ("a.onnx", "a.onnx.json")] == before
+    told = json.loads((tmp_path / "a.failed.json").read_text())["files"]
+    assert [(one["kind"], one["card"]["style_names"]) for one in told] == [
+        ("onnx", ["new"]),
+        ("savedmodel", ["new"]),
+    ]
+    quick["apart"] = 1
+    export_model(new, tmp_path, name="a")
+    # Another format took its place: the ONNX file is still the old model's.
+    assert names(tmp_path) == ["a", "a.onnx", "a.onnx.json"]
+    assert [(tmp_path / name).read_text() for name in ("a.onnx", "a.onnx.json")] == before
+    report = json.loads((tmp_path / "a" / "1.json").read_text())
+    assert report["card"]["style_names"] == ["new"]
+
+
+@pytest.mark.parametrize("place", ["a.onnx", "a.onnx.json", "a.failed.json", "a/1.json"])
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_computed(
+    tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    monkeypatch.setattr(exporting, "ParityCheck", None)
+    expected = rf"{place}: cannot write this file \(Is a directory\); choose another place"
+    with pytest.raises(FastStyleError, match=expected):
+        export_model(nets.johnson(), tmp_path, name="a", formats=["savedmodel", "onnx"])
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == [place]
 
 
 @pytest.mark.parametrize(
@@ -539,7 +604,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(
     (tmp_path / "a" / ".7.01234567.partial" / "variables").mkdir(parents=True)
     (tmp_path / "a" / "mine.partial").write_text("mine")
     export(tmp_path)
-    assert names(tmp_path / "a") == ["1", "mine.partial"]
+    assert names(tmp_path / "a") == ["1", "1.json", "mine.partial"]
 
 
 def test_a_file_in_the_exports_place_is_left_as_it_is(
@@ -548,7 +613,7 @@ def test_a_file_in_the_exports_place_is_left_as_it_is(
     (tmp_path / "a").write_text("mine")
     with pytest.raises(FastStyleError, match="a: is a file, not a folder; choose another"):
         export(tmp_path)
-    with pytest.raises(FastStyleError, match="cannot create this folder"):
+    with pytest.raises(FastStyleError, match=r"cannot write to this folder \(.*a is not a folder"):
         export(tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
 
