@@ -37,6 +37,7 @@ from fast_style.stylize import make_stylize_function
 EXTRA_ASSETS = "assets.extra"
 CARD_FILE = "model_card.json"
 JPEG_QUALITY = 95
+_PNG = b"\x89PNG\r\n\x1a\n"
 _DEFAULT = "serving_default"
 
 _WARMUP_SIZE = 256
@@ -200,7 +201,16 @@ def _of_arrays(
 def _of_files(
     operation: Callable[..., tf.Tensor], files: tf.Tensor, *options: tf.Tensor
 ) -> tf.Tensor:
-    """Decodes each file, applies an operation, and encodes the result as the file was."""
+    """Decodes each file, applies an operation, and encodes the result as the file was.
+
+    A file of another kind fails all with a sentence that says where it is: TensorFlow's decoder of
+    PNG would also begin with GIF and BMP, and end with a word on their channels.
+    """
+    known = tf.io.is_jpeg(files) | tf.equal(tf.strings.substr(files, 0, len(_PNG)), _PNG)
+    message = "image_bytes: expected JPEG or PNG files, got something else at these places, from 0:"
+    check = tf.debugging.Assert(tf.reduce_all(known), [message, tf.where(~known)[:, 0]])
+    with tf.control_dependencies([check]):
+        files = tf.identity(files)
 
     def one(given: tuple[tf.Tensor, ...]) -> tf.Tensor:
         content, *rest = given

@@ -218,6 +218,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(folder, stylizers, parities, ask)
 
 
+@pytest.fixture(scope="module")
+def signatures(served: Served) -> Any:
+    """Those of the model of three styles."""
+    loaded = tf.saved_model.load(str(served.folder / "three" / "1"))
+    yield loaded.signatures  # Needs `loaded` alive.
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_gives_the_stylizers_pixels_at_every_size(
@@ -255,6 +262,16 @@ def test_files_of_mixed_sizes_and_formats_come_back_as_they_were(served: Served)
     assert np.abs(unpacked(jpeg) - expected.astype(float)).mean() < 1
     assert Image.open(io.BytesIO(bytes(jpeg))).layer == [(1, 1, 1, 0), (2, 1, 1, 1), (3, 1, 1, 1)]
     assert unpacked(grey).shape == (30, 30, 3)
+
+
+@pytest.mark.parametrize("bad", [packed(RGBA[..., :3], "GIF"), packed(RGBA[..., :3], "BMP"), b""])
+def test_files_that_are_no_pictures_are_told_with_their_places(signatures: Any, bad: bytes) -> None:
+    expected = r"expected JPEG or PNG files, got something else at these places, from 0:\] \[1 3\]"
+    options = {"style_weights": [[1.0, 0, 0]], "strength": [1.0], "preserve_color": [False]}
+    for name, given in (("image_bytes", {}), ("image_bytes_options", options)):
+        given = {key: tf.constant(value) for key, value in given.items()}
+        with pytest.raises(tf.errors.InvalidArgumentError, match=expected):
+            signatures[name](image_bytes=tf.constant([FILES[0], bad, FILES[1], bad]), **given)
 
 
 def test_options_do_what_they_do_in_the_stylizer(served: Served) -> None:
@@ -302,8 +319,7 @@ def test_options_declare_the_first_style_in_full_as_their_defaults(served: Serve
         assert found == (expected if name.endswith("_options") else {})
 
 
-def test_signatures_and_their_inputs_can_be_read_off(served: Served) -> None:
-    signatures = tf.saved_model.load(str(served.folder / "three" / "1")).signatures
+def test_signatures_and_their_inputs_can_be_read_off(signatures: Any) -> None:
     given = {"style_weights": (None, 3), "strength": (None,), "preserve_color": (None,)}
     images, files = {"images": (None, None, None, 3)}, {"image_bytes": (None,)}
     assert {
@@ -349,7 +365,9 @@ def test_a_saved_model_holds_the_net_once_and_nothing_else(served: Served, name:
     assert b"vgg" not in (folder / "saved_model.pb").read_bytes().lower()
 
 
-def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served: Served) -> None:
+def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(
+    served: Served, signatures: Any
+) -> None:
     path = served.folder / "three" / "1" / "assets.extra" / "tf_serving_warmup_requests"
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     logs = [prediction_log(bytes(record)) for record in records]
@@ -358,7 +376,7 @@ def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served:
     arrays, files = requests
     assert arrays.model_spec.signature_name == "serving_default"
     assert files.model_spec.signature_name == "image_bytes"
-    run = tf.saved_model.load(str(served.folder / "three" / "1")).signatures["image_bytes"]
+    run = signatures["image_bytes"]
     for request, key in ((arrays, "images"), (files, "image_bytes")):
         (entry,) = request.inputs
         assert entry.key == key
@@ -536,7 +554,7 @@ def test_a_format_beyond_its_tolerance_leaves_only_a_report_of_that(
     assert not done.files[0].parity.passed
     assert done.failures == tmp_path / "a.failed.json"
     assert names(tmp_path) == ["a.failed.json"]
-    (told,) = json.loads(done.failures.read_text())["files"]
+    (told,) = json.loads((tmp_path / "a.failed.json").read_text())["files"]
     assert (told["passed"], told["max"], told["tolerance"]) == (False, 2, "at most 1 level")
     assert (told["kind"], told["path"], told["model"]["sha256"]) == ("savedmodel", None, None)
     quick["apart"] = 1
