@@ -264,18 +264,17 @@ def test_every_style_and_a_mix_count_through_every_signature(
         for name, value in model.weights.items()
     }
 
-    def signature(weights: Mapping[str, np.ndarray], mixes: bool, name: str) -> parity.Signature:
+    def runner(weights: Mapping[str, np.ndarray]) -> parity.Run:
         stylizer = Stylizer(dataclasses.replace(model, weights=weights), precision="float32")
+        return lambda picture, mix: stylizer.stylize(picture, style_weights=list(mix))
 
-        def run(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
-            return stylizer.stylize(picture, style_weights=list(mix))
-
-        return parity.Signature(run=run, mixes=mixes, name=name)
-
+    wrong_run = runner(exchanged)
+    first_only = parity.Signature(run=wrong_run, mixes=False, name="first only")
+    wrong = parity.Signature(run=wrong_run, mixes=True, name="wrong")
+    right = parity.Signature(run=runner(model.weights), mixes=True, name="right")
     check = parity.ParityCheck(model)
     one_level = parity.Tolerance(levels=1)
-    first_only = signature(exchanged, False, "first only")
-    found = check.measure([first_only, signature(model.weights, True, "right")], one_level)
+    found = check.measure([first_only, right], one_level)
     assert found.passed
     assert [(d.signature, d.style_weights) for d in found.differences] == [
         *[("first only", (1.0, 0.0, 0.0))] * 3,
@@ -284,7 +283,7 @@ def test_every_style_and_a_mix_count_through_every_signature(
         ("right", (0.0, 0.0, 1.0)),
         ("right", (0.166667, 0.333333, 0.5)),
     ]
-    found = check.measure([first_only, signature(exchanged, True, "wrong")], one_level)
+    found = check.measure([first_only, wrong], one_level)
     assert [d.max > 1 for d in found.differences] == [False] * 4 + [True] * 3
     assert not found.passed
-    assert not check.measure([signature(exchanged, True, "wrong")], one_level).passed
+    assert not check.measure([wrong], one_level).passed
