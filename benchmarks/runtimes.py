@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from common import Times, common_arguments, emit, interleaved, random_photos, se
 
 if TYPE_CHECKING:
     from fast_style.checkpoints import Model
+    from fast_style.parity import Run
 
 
 def main() -> None:
@@ -43,10 +43,14 @@ def main() -> None:
         model = Model(options.arch, 1.0, ("random",), weights)
     with tempfile.TemporaryDirectory() as folder:
         runs = runtimes(model, Path(folder), threads)
+        first = np.eye(1, len(model.style_names), dtype=np.float32)[0]
         for size in options.sizes:
             photo = random_photos(1, size, options.seed)[0]
             times = interleaved(
-                {name: lambda run=run, photo=photo: run(photo) for name, run in runs.items()},
+                {
+                    name: lambda run=run, photo=photo: run(photo, first)
+                    for name, run in runs.items()
+                },
                 rounds=options.rounds,
                 warmup=options.warmup,
             )
@@ -58,29 +62,27 @@ def main() -> None:
                     emit("runtimes", f"fastest / {name}", compared(times, name), **settings)
 
 
-def runtimes(
-    model: Model, folder: Path, threads: int
-) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def runtimes(model: Model, folder: Path, threads: int) -> dict[str, Run]:
     """Exports a model, and returns what stylizes a picture in each runtime."""
-    from fast_style.exporting import saved_model_runner
     from fast_style.lite_export import tflite_runner, write_tflite
     from fast_style.onnx_export import onnx_runner, write_onnx
-    from fast_style.saved_model import write_saved_model
+    from fast_style.saved_model import saved_model_signatures, write_saved_model
     from fast_style.stylize import Stylizer
 
-    runs: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+    runs: dict[str, Run] = {}
     for precision in ("float32", "bfloat16"):
         stylizer = Stylizer(model, precision=precision)
-        runs[f"native {precision}"] = lambda photo, s=stylizer: s.stylize(photo, tile="off")
+        runs[f"native {precision}"] = lambda photo, mix, s=stylizer: s.stylize(
+            photo, style_weights=list(mix), tile="off"
+        )
     write_saved_model(model, folder / "1", name="model", precision="float32", card={})
-    runs["savedmodel float32"] = saved_model_runner(folder / "1")
-    styles = len(model.style_names)
+    runs["savedmodel float32"] = saved_model_signatures(folder / "1")[0].run
     write_onnx(model, folder / "model.onnx", card={})
-    runs["onnx float32"] = onnx_runner(folder / "model.onnx", styles, threads=threads)
+    runs["onnx float32"] = onnx_runner(folder / "model.onnx", threads=threads)
     for storage in ("float16", "int8"):
         path = folder / f"{storage}.tflite"
         write_tflite(model, path, storage=storage)
-        runs[f"tflite {storage}"] = tflite_runner(path, styles, threads=threads)
+        runs[f"tflite {storage}"] = tflite_runner(path, threads=threads)
     return runs
 
 

@@ -69,14 +69,16 @@ class Model:
     def label(self) -> str:
         """A short name for files made with the model: the run's, else the file's.
 
-        Model files are passed around, so what would not be a plain file name is replaced.
+        Model files are passed around, so what `checks.plain_name` refuses is replaced.
         """
         name = self.metadata.get("config", {}).get("naming")
         if not name:
             name = self.source.name.split(".")[0]
             if name in (MODEL_FILE.split(".")[0], CHECKPOINT_STEM.split(".")[0]):
                 name = self.source.resolve().parent.name
-        return re.sub(r"[^\w .,+()-]", "_", str(name))[:50].strip(" .") or "styled"
+        safe = re.sub(r"[^\w .,+()-]", "_", str(name))[:50]
+        safe = safe.encode()[:100].decode(errors="ignore")
+        return re.sub(r"^\W+|[^\w)+]+$", "", safe) or "styled"
 
 
 # --- training checkpoints ------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from fast_style.terminal import (
     overrides_argument,
     print_facts,
     say,
+    tell_signal,
 )
 
 
@@ -49,7 +48,7 @@ def run_distill(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(distill_config_to_yaml(config), end="")
         return 0
-    with stop_on_signals(_tell_signal) as stop:
+    with stop_on_signals(tell_signal) as stop:
         try:
             import_tensorflow()
             if not options.report_only:
@@ -114,12 +113,6 @@ def _report(config: Any) -> None:
     title = f"vgg_mini and its teacher, {config.teacher}"
     for path in write_distill_report(make_folder(config.run_folder), report, title):
         print(printable(path))
-
-
-def _tell_signal(number: signal.Signals) -> None:
-    text = f"{number.name}: stopping as soon as the work is saved; once more stops at once\n"
-    with contextlib.suppress(OSError):
-        os.write(2, text.encode())
 
 
 def _terminal(steps: int) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import shlex
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError, UsageError
-from fast_style.terminal import import_tensorflow, positive, precision_argument
+from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
+from fast_style.stopping import stop_on_signals
+from fast_style.terminal import import_tensorflow, positive, precision_argument, say, tell_signal
 
 if TYPE_CHECKING:
     from fast_style.checkpoints import Model
@@ -37,9 +41,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        default="savedmodel",
+        default=DEFAULT_FORMAT,
         metavar="A,B,...",
-        help="any of savedmodel, tflite, onnx (default: savedmodel)",
+        help=f"any of {', '.join(FORMATS)} (default: {DEFAULT_FORMAT})",
     )
     parser.add_argument(
         "--version",
@@ -58,20 +62,33 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def run_export(options: argparse.Namespace) -> int:
     """Writes the files, prints how they compare, and says how to use them.
 
+    Returns:
+      The exit code: 0, or 128 and the signal that stopped it.
+
     Raises:
       FastStyleError: If one is beyond its tolerance, or could not be written.
     """
     formats = _formats(options.format)
+    if options.model_name is not None:
+        _check_name(options.model_name)
+    tell = functools.partial(tell_signal, doing="stopping, and removing what is not complete")
+    with stop_on_signals(tell) as stop:
+        try:
+            _export(options, formats)
+        except KeyboardInterrupt:
+            say("stopped")
+            return stop.exit_code
+    return 0
+
+
+def _export(options: argparse.Namespace, formats: list[str]) -> None:
     import_tensorflow()
     from fast_style.checkpoints import load_model
     from fast_style.exporting import export_model
     from fast_style.hardware import resolve_precision
-    from fast_style.images import read_image
 
     model = load_model(options.model)
-    name = options.model_name or model.label
-    if Path(name).name != name:
-        raise UsageError(f"--model_name: expected a name without slashes, got {name!r}")
+    name = model.label if options.model_name is None else options.model_name
     precision = resolve_precision(options.precision)
     done = export_model(
         model,
@@ -80,29 +97,34 @@ def run_export(options: argparse.Namespace) -> int:
         formats=formats,
         precision=precision,
         version=options.version,
-        photo=read_image(options.photo) if options.photo else None,
+        photo=options.photo,
     )
     print(_table(done))
     for file in done.files:
         if file.parity.passed:
-            print(f"wrote {file.path}" + (f" ({precision})" if file.kind == "savedmodel" else ""))
+            print(f"wrote {file.path} ({file.precision}), described in {file.report.name}")
             if file.kind == "savedmodel":
                 print(_serving_use(model, file.path, name))
-    print(f"wrote {done.report}")
-    failed = [file for file in done.files if not file.parity.passed]
-    if failed:
+    if done.failures:
+        print(f"wrote {done.failures}")
+        failed = [file for file in done.files if not file.parity.passed]
         raise FastStyleError("; ".join(_failure(file) for file in failed))
-    return 0
 
 
 def _formats(text: str) -> list[str]:
-    choices = ("savedmodel", "tflite", "onnx")
     given = [part.strip() for part in text.split(",")]
-    if wrong := [part for part in given if part not in choices]:
+    if wrong := [part for part in given if part not in FORMATS]:
         raise UsageError(
-            f"--format: expected any of {', '.join(choices)}, with commas between, got {wrong[0]!r}"
+            f"--format: expected any of {', '.join(FORMATS)}, with commas between, got {wrong[0]!r}"
         )
     return given
+
+
+def _check_name(name: str) -> None:
+    problems: list[str] = []
+    plain_name("--model_name", name, problems)
+    if problems:
+        raise UsageError(problems[0])
 
 
 def _table(done: Export) -> str:

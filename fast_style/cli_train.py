@@ -6,8 +6,6 @@ import argparse
 import contextlib
 import functools
 import logging
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +24,7 @@ from fast_style.terminal import (
     print_facts,
     report_skipped,
     say,
+    tell_signal,
     terms_line,
     turn_away,
 )
@@ -84,7 +83,7 @@ def run_train(options: argparse.Namespace) -> int:
     if cluster.is_chief:
         fields = {"config": config.to_dict()}
         _log.info("configuration", extra={"event": "config", "fields": fields})
-    with stop_on_signals(_tell_signal) as stop:
+    with stop_on_signals(tell_signal) as stop:
         try:
             import_tensorflow()
             from fast_style.run_events import LoggingObserver
@@ -104,13 +103,6 @@ def run_train(options: argparse.Namespace) -> int:
         report_skipped(result.skipped)
         _summarize(config, result)
     return stop.exit_code if result.interrupted else 0
-
-
-def _tell_signal(number: signal.Signals) -> None:
-    text = f"{number.name}: stopping as soon as the work is saved; once more stops at once\n"
-    # Not through Python's stream, which this may have interrupted; the bar has no end of line.
-    with contextlib.suppress(OSError):
-        os.write(2, (("\n" if sys.stderr.isatty() else "") + text).encode())
 
 
 def _outliving_output(tell: Callable[..., None]) -> Callable[..., None]:

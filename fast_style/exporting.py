@@ -6,26 +6,25 @@ import contextlib
 import json
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from fast_style.checkpoints import Model
+from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError
-from fast_style.files import atomic_path, make_folder, refusal
-from fast_style.lite_export import import_litert, tflite_runner, write_tflite
+from fast_style.export_formats import DEFAULT_FORMAT, FORMATS
+from fast_style.files import atomic_path, cannot_write, check_file, remove_partial_paths
+from fast_style.lite_export import Storage, import_litert, tflite_runner, write_tflite
+from fast_style.loss_weights import weights_sha256
 from fast_style.onnx_export import import_onnx, import_onnxruntime, onnx_runner, write_onnx
-from fast_style.parity import Parity, ParityCheck, Run, Tolerance
-from fast_style.provenance import package_versions
-from fast_style.saved_model import write_saved_model
-
-FORMATS = ("savedmodel", "tflite", "onnx")
+from fast_style.parity import PHOTO, Parity, ParityCheck, Signature, Tolerance
+from fast_style.provenance import file_sha256, package_versions
+from fast_style.saved_model import saved_model_signatures, write_saved_model
 
 _FLOAT32 = Tolerance(levels=1)
 # Rounding to 8 bits of precision at every map, with random weights as with trained ones.
@@ -39,14 +38,21 @@ class Exported:
     Attributes:
       kind: 'savedmodel', 'tflite float16', 'tflite int8' or 'onnx'.
       path: Where it is, or would be if it had passed.
+      precision: What it computes in: 'float32', 'bfloat16' or 'int8'.
       bytes: Its size.
       parity: How it compares with the native net.
     """
 
     kind: str
     path: Path
+    precision: str
     bytes: int
     parity: Parity
+
+    @property
+    def report(self) -> Path:
+        """The JSON file beside it that says how the model was made and how the file compares."""
+        return _report_of(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +61,42 @@ class Export:
 
     Attributes:
       files: In the order of the formats asked for.
-      report: The JSON file with the same figures.
+      failures: The JSON file with reports of those that were not kept; none if all were.
       native_milliseconds: Of the native float32 net, for comparison.
     """
 
     files: tuple[Exported, ...]
-    report: Path
+    failures: Path | None
     native_milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """How one file comes about.
+
+    Attributes:
+      kind: See `Exported`.
+      target: Where it goes.
+      write: Writes it to a path.
+      load: Loads it from there.
+      tolerance: How far it may be from the native net.
+      precision: See `Exported`.
+    """
+
+    kind: str
+    target: Path
+    write: Callable[[Path], None]
+    load: Callable[[Path], list[Signature]]
+    tolerance: Tolerance
+    precision: str
+
+
+class _BeyondTolerance(Exception):
+    """Keeps a file from taking its place."""
+
+    def __init__(self, made: Exported) -> None:
+        self.made = made
+        super().__init__()
 
 
 def export_model(
@@ -69,32 +104,38 @@ def export_model(
     root: str | os.PathLike[str],
     *,
     name: str,
-    formats: Sequence[str] = ("savedmodel",),
+    formats: Sequence[str] = (DEFAULT_FORMAT,),
     precision: str = "float32",
     version: int | None = None,
-    photo: np.ndarray | None = None,
+    photo: str | os.PathLike[str] | None = None,
 ) -> Export:
     """Writes a model for other runtimes, and compares each file with the native float32 net.
 
     `root`/NAME/VERSION/ is a SavedModel, `root`/NAME.onnx, `root`/NAME_float16.tflite and
-    `root`/NAME_int8.tflite are what they say, `root`/NAME.card.json says how the model was made,
-    and `root`/NAME.parity.json holds the comparison. A file is written aside, compared, and
-    renamed; one beyond its tolerance is removed, and what was in its place before stays.
+    `root`/NAME_int8.tflite are what they say. A file is written aside, compared, and renamed; then
+    PATH.json beside it says how the model was made and holds the comparison. A file beyond its
+    tolerance is removed, and what was in its place before stays, its report too; what would have
+    been reported goes to `root`/NAME.failed.json, which an export that succeeds removes.
 
     Args:
       model: The trained net.
       root: Where to write.
-      name: Of the model.
-      formats: Any of `FORMATS`.
+      name: Of the model; names files and a folder, see `checks.plain_name`.
+      formats: Any of `export_formats.FORMATS`.
       precision: 'float32' or 'bfloat16', of the SavedModel.
       version: Of the SavedModel; none takes the first number above those that are there.
-      photo: uint8 [H, W, 3] to compare on; none takes `parity.PHOTO`.
+      photo: A picture file to compare on; none takes `parity.PHOTO`.
 
     Raises:
-      FastStyleError: If a package is not installed, the version is taken, or a file cannot be
-        written. Files beyond their tolerance are no error here: see `Exported.parity`.
-      ValueError: If a format or the precision is unknown.
+      FastStyleError: If a package is not installed, the version is taken, the photo cannot be
+        read, or a file cannot be written. Files beyond their tolerance are no error here: see
+        `Exported.parity`.
+      ValueError: If a format or the precision is unknown, or `name` is no plain file name.
     """
+    problems: list[str] = []
+    plain_name("name", name, problems)
+    if problems:
+        raise ValueError(problems[0])
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(f"formats: expected any of {', '.join(FORMATS)}, got {unknown[0]!r}")
     if precision not in ("float32", "bfloat16"):
@@ -105,88 +146,155 @@ def export_model(
     if "tflite" in formats:
         import_litert()
     folder = Path(root)
-    versions = folder / name
-    target = versions / str(_free_version(versions, version)) if "savedmodel" in formats else None
-    card = _card(model)
-    check = ParityCheck(model, photo)
-    files: list[Exported] = []
-    for kind in dict.fromkeys(formats):
-        if target is not None and kind == "savedmodel":
-            files.append(_saved_model(model, target, name, precision, card, check))
-        elif kind == "onnx":
-            files.append(_onnx(model, folder / f"{name}.onnx", card, check))
-        elif kind == "tflite":
-            files.append(_tflite(model, folder / f"{name}_float16.tflite", "float16", check))
-            files.append(_tflite(model, folder / f"{name}_int8.tflite", "int8", check))
-    report = folder / f"{name}.parity.json"
-    _write_json(folder / f"{name}.card.json", card)
-    _write_json(
-        report,
-        {
-            "model": name,
-            "versions": package_versions(),
-            "native_milliseconds": check.milliseconds,
-            "files": [
-                {
-                    "kind": file.kind,
-                    "path": file.path.relative_to(folder).as_posix(),
-                    "bytes": file.bytes,
-                    **file.parity.as_json(),
-                }
-                for file in files
-            ],
-        },
+    recipes = _recipes(model, folder, formats, name, version, precision)
+    failures = folder / f"{name}.failed.json"
+    for path in (recipe.target for recipe in recipes):
+        check_file(path)
+        check_file(_report_of(path))
+    check_file(failures)
+    for recipe in recipes:
+        # A killed export may have been at another version.
+        stem = "*" if recipe.kind == "savedmodel" else recipe.target.stem
+        remove_partial_paths(recipe.target.parent, stem)
+    description = _description(model, name)
+    check = ParityCheck(model, PHOTO if photo is None else Path(photo))
+    new = [place for place in (folder / name, folder) if not place.exists()]
+    files, failed = [], []
+    try:
+        for recipe in recipes:
+            made = _made(recipe, check)
+            report = {**_report(made, folder, check), **description}
+            files.append(made)
+            if made.parity.passed:
+                _write_json(made.report, report)
+            else:
+                failed.append(report)
+        if failed:
+            _write_json(failures, {"files": failed})
+        else:
+            failures.unlink(missing_ok=True)
+    finally:
+        for place in new:
+            _remove_if_empty(place)
+    return Export(
+        files=tuple(files),
+        failures=failures if failed else None,
+        native_milliseconds=check.milliseconds,
     )
-    return Export(files=tuple(files), report=report, native_milliseconds=check.milliseconds)
 
 
-def _saved_model(
+def _report_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _report(made: Exported, folder: Path, check: ParityCheck) -> dict[str, Any]:
+    """What was compared, and what came of it."""
+    kept = made.parity.passed
+    return {
+        "kind": made.kind,
+        "path": made.path.relative_to(folder).as_posix() if kept else None,
+        "sha256": file_sha256(made.path) if kept and made.path.is_file() else None,
+        "bytes": made.bytes,
+        "precision": made.precision,
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "photo": check.photo.name,
+        "native_milliseconds": check.milliseconds,
+        **made.parity.as_json(),
+    }
+
+
+def _description(model: Model, name: str) -> dict[str, Any]:
+    """What all reports say of a model; of one that was read from no file, no hash."""
+    read = model.source != Path()
+    return {
+        "model": {
+            "name": name,
+            "source": str(model.source) if read else None,
+            "sha256": weights_sha256(model.source) if read else None,
+        },
+        "card": _card(model),
+        "versions": package_versions(),
+    }
+
+
+def _made(recipe: _Recipe, check: ParityCheck) -> Exported:
+    """Writes a file aside, and lets it take its place if it gives the right pictures."""
+    try:
+        with atomic_path(recipe.target) as aside:
+            try:
+                recipe.write(aside)
+            except tf.errors.OpError as error:
+                raise cannot_write(recipe.target, error, what="folder") from error
+            parity = check.measure(recipe.load(aside), recipe.tolerance, precision=recipe.precision)
+            made = Exported(
+                kind=recipe.kind,
+                path=recipe.target,
+                precision=recipe.precision,
+                bytes=_bytes_of(aside),
+                parity=parity,
+            )
+            if not parity.passed:
+                raise _BeyondTolerance(made)
+    except _BeyondTolerance as beyond:
+        return beyond.made
+    return made
+
+
+def _recipes(
     model: Model,
-    target: Path,
+    folder: Path,
+    formats: Sequence[str],
     name: str,
+    version: int | None,
     precision: str,
-    card: dict[str, Any],
-    check: ParityCheck,
-) -> Exported:
-    with _new_folder(target) as aside:
-        write_saved_model(model, aside.path, name=name, precision=precision, card=card)
-        size = sum(path.stat().st_size for path in aside.path.rglob("*") if path.is_file())
-        tolerance = _FLOAT32 if precision == "float32" else _BFLOAT16
-        parity = check.measure(saved_model_runner(aside.path), tolerance, precision=precision)
-        aside.keep = parity.passed
-    return Exported(kind="savedmodel", path=target, bytes=size, parity=parity)
+) -> list[_Recipe]:
+    """Returns how each file comes about, in the order of the formats.
 
+    Raises:
+      FastStyleError: If the version is taken.
+    """
+    card = _card(model)
+    several = len(model.style_names) > 1
 
-def saved_model_runner(folder: Path) -> Run:
-    """Loads a SavedModel, and returns its `serving_default` for one picture."""
-    loaded = tf.saved_model.load(str(folder))
-    serve = loaded.signatures["serving_default"]
+    def saved_model() -> _Recipe:
+        versions = folder / name
+        return _Recipe(
+            kind="savedmodel",
+            target=versions / str(_free_version(versions, version)),
+            write=lambda path: write_saved_model(
+                model, path, name=name, precision=precision, card=card
+            ),
+            load=lambda path: saved_model_signatures(path),
+            tolerance=_FLOAT32 if precision == "float32" else _BFLOAT16,
+            precision=precision,
+        )
 
-    def run(picture: np.ndarray) -> np.ndarray:
-        # `loaded` owns the variables and functions, and must live as long as the signature.
-        assert loaded is not None
-        return serve(images=tf.constant(picture[None]))["stylized"].numpy()[0]
+    def onnx() -> _Recipe:
+        return _Recipe(
+            kind="onnx",
+            target=folder / f"{name}.onnx",
+            write=lambda path: write_onnx(model, path, card=card),
+            load=lambda path: [Signature(run=onnx_runner(path), mixes=several)],
+            tolerance=_FLOAT32,
+            precision="float32",
+        )
 
-    return run
+    def tflite(storage: Storage, precision: str, psnr: float) -> _Recipe:
+        return _Recipe(
+            kind=f"tflite {storage}",
+            target=folder / f"{name}_{storage}.tflite",
+            write=lambda path: write_tflite(model, path, storage=storage),
+            load=lambda path: [Signature(run=tflite_runner(path), mixes=several)],
+            tolerance=Tolerance(psnr=psnr),
+            precision=precision,
+        )
 
-
-def _onnx(model: Model, target: Path, card: dict[str, Any], check: ParityCheck) -> Exported:
-    with _new_file(target) as aside:
-        write_onnx(model, aside.path, card=card)
-        size = aside.path.stat().st_size
-        parity = check.measure(onnx_runner(aside.path, len(model.style_names)), _FLOAT32)
-        aside.keep = parity.passed
-    return Exported(kind="onnx", path=target, bytes=size, parity=parity)
-
-
-def _tflite(model: Model, target: Path, storage: Any, check: ParityCheck) -> Exported:
-    with _new_file(target) as aside:
-        write_tflite(model, aside.path, storage=storage)
-        size = aside.path.stat().st_size
-        tolerance = Tolerance(psnr=40.0 if storage == "float16" else 30.0)
-        parity = check.measure(tflite_runner(aside.path, len(model.style_names)), tolerance)
-        aside.keep = parity.passed
-    return Exported(kind=f"tflite {storage}", path=target, bytes=size, parity=parity)
+    recipes = {
+        "savedmodel": lambda: [saved_model()],
+        "tflite": lambda: [tflite("float16", "float32", 40.0), tflite("int8", "int8", 30.0)],
+        "onnx": lambda: [onnx()],
+    }
+    return [recipe for format in dict.fromkeys(formats) for recipe in recipes[format]()]
 
 
 def _card(model: Model) -> dict[str, Any]:
@@ -229,59 +337,12 @@ def _free_version(folder: Path, version: int | None) -> int:
     return version
 
 
-@dataclass
-class _Aside:
-    """A temporary place; `keep` says whether it takes its target's place."""
-
-    path: Path
-    keep: bool = False
+def _bytes_of(path: Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in inside if file.is_file())
 
 
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[_Aside]:
-    """Gives a place for a folder that is not there yet.
-
-    Its temporary name is no number, so that TensorFlow Serving, which watches the folder above,
-    does not take it for a version.
-    """
-    target = target.absolute()
-    existed = target.parent.exists()
-    make_folder(target.parent)
-    aside = _Aside(target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial"))
-    try:
-        with _refusals_told(target):
-            yield aside
-            if aside.keep:
-                aside.path.rename(target)
-    finally:
-        shutil.rmtree(aside.path, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):
-                target.parent.rmdir()  # Unless something is in it.
-
-
-@contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[_Aside]:
-    """Gives a place for a file, which then replaces what is at `target`."""
-    make_folder(target.parent)
-    aside = _Aside(target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.partial"))
-    try:
-        with _refusals_told(target):
-            yield aside
-            if aside.keep:
-                aside.path.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _refusals_told(target: Path) -> Iterator[None]:
-    """Turns what the system or TensorFlow refuses into a sentence."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        raise FastStyleError(
-            f"{target}: cannot write this ({refusal(error)}); "
-            "choose another place, free some space or change its permissions"
-        ) from error
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

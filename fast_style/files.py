@@ -1,4 +1,4 @@
-"""Files that are never half-written: written aside, flushed to disk, then renamed."""
+"""Files and folders that are never half-written: written aside, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import glob
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,15 +73,29 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     )
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Finds out whether `atomic_path` could put a file here, writing nothing.
+
+    Raises:
+      FastStyleError: If a folder is in its place, or `check_folder` refuses the one above.
+    """
+    target = Path(path)
+    check_folder(target.parent)
+    if target.is_dir():
+        raise cannot_write(target, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place when the block succeeds.
 
-    The temporary name keeps the suffix, because image and weights writers choose their format by
-    it. On any failure the temporary file is removed and what was at `path` before is untouched.
+    The block writes a file or a folder there. The temporary name keeps the suffix, because image
+    and weights writers choose their format by it. On any failure what was written is removed and
+    what was at `path` before is untouched.
 
     Raises:
-      FastStyleError: If the folder cannot be created or the file cannot be written.
+      FastStyleError: If the folder above cannot be created, the file cannot be written, or `path`
+        is a folder that holds something.
     """
     target = Path(path)
     make_folder(target.parent)
@@ -89,6 +104,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     aside = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{target.suffix}")
     try:
         yield aside
+        for inside in aside.rglob("*") if aside.is_dir() else ():
+            fsync_path(inside)
         fsync_path(aside)
         os.replace(aside, target)
         fsync_path(target.parent)
@@ -96,13 +113,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Only the system's refusals become a sentence; an image encoder's OSError has no errno.
         if error.errno is None:
             raise
-        raise FastStyleError(
-            f"{target}: cannot write this file ({refusal(error)}); "
-            "choose another place, free some space or change its permissions"
-        ) from error
+        raise cannot_write(target, error, what="folder" if aside.is_dir() else "file") from error
     finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+        _discard(aside)
 
 
 def partial_paths(folder: Path, stem: str = "*") -> list[Path]:
@@ -116,6 +129,34 @@ def partial_paths(folder: Path, stem: str = "*") -> list[Path]:
     """
     pattern = f".{stem if stem == '*' else glob.escape(stem[:40])}.{'[0-9a-f]' * 8}.partial*"
     return sorted(folder.glob(pattern))
+
+
+def remove_partial_paths(folder: Path, stem: str = "*") -> None:
+    """Removes what `partial_paths` lists, folders too; best effort."""
+    for path in partial_paths(folder, stem):
+        _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Removes a file or a folder with all in it, if it is there and that is permitted."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: Exception, *, what: str = "file") -> FastStyleError:
+    """Returns a sentence for what the system or TensorFlow refused.
+
+    Args:
+      path: What was to be written.
+      error: See `refusal`.
+      what: 'file' or 'folder'.
+    """
+    return FastStyleError(
+        f"{path}: cannot write this {what} ({refusal(error)}); "
+        "choose another place, free some space or change its permissions"
+    )
 
 
 def refusal(error: Exception) -> str:

@@ -68,12 +68,11 @@ def lite_function(model: Model) -> Any:
     return one_style if styles == 1 else several_styles
 
 
-def tflite_runner(path: Path, styles: int, *, threads: int | None = None) -> Run:
+def tflite_runner(path: Path, *, threads: int | None = None) -> Run:
     """Loads a TFLite file into LiteRT.
 
     Args:
       path: The file.
-      styles: How many styles the model has; the first is taken.
       threads: To compute with; none takes all cores.
 
     Raises:
@@ -87,7 +86,7 @@ def tflite_runner(path: Path, styles: int, *, threads: int | None = None) -> Run
     output = interpreter.get_output_details()[0]["index"]
     shape: tuple[int, ...] = ()
 
-    def run(picture: np.ndarray) -> np.ndarray:
+    def run(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
         nonlocal shape
         if picture.shape != shape:
             interpreter.resize_tensor_input(images["index"], [1, *picture.shape])
@@ -95,7 +94,7 @@ def tflite_runner(path: Path, styles: int, *, threads: int | None = None) -> Run
             shape = picture.shape
         interpreter.set_tensor(images["index"], picture[None])
         for entry in others:
-            interpreter.set_tensor(entry["index"], np.eye(1, styles, dtype=np.float32))
+            interpreter.set_tensor(entry["index"], mix[None])
         interpreter.invoke()
         return interpreter.get_tensor(output)[0]
 

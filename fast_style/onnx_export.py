@@ -94,12 +94,11 @@ def write_onnx(model: Model, path: Path, *, card: dict[str, Any]) -> None:
     path.write_bytes(made.SerializeToString())
 
 
-def onnx_runner(path: Path, styles: int, *, threads: int | None = None) -> Run:
+def onnx_runner(path: Path, *, threads: int | None = None) -> Run:
     """Loads an ONNX file into ONNX Runtime.
 
     Args:
       path: The file.
-      styles: How many styles the model has; the first is taken.
       threads: To compute with; none takes all cores.
 
     Raises:
@@ -109,10 +108,11 @@ def onnx_runner(path: Path, styles: int, *, threads: int | None = None) -> Run:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads or 0  # 0 is all.
     session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-    mix = {"style_weights": np.eye(1, styles, dtype=np.float32)} if styles > 1 else {}
+    takes_mix = "style_weights" in {entry.name for entry in session.get_inputs()}
 
-    def run(picture: np.ndarray) -> np.ndarray:
-        (stylized,) = session.run(["stylized"], {"images": picture[None], **mix})
+    def run(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+        given = {"style_weights": mix[None]} if takes_mix else {}
+        (stylized,) = session.run(["stylized"], {"images": picture[None], **given})
         return np.asarray(stylized)[0]
 
     return run

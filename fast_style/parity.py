@@ -1,14 +1,15 @@
 """Do files for other runtimes give the pictures of the native net? Measures it.
 
 The reference is the native net in float32, rounded to levels. Every format is asked for the same
-pictures: a photo, flat grey and noise, each in five sizes, odd ones among them.
+pictures: a photo, flat grey and noise in the first style, each in five sizes, odd ones among them;
+and the smallest photo in every other style and in a mix, through every signature that it has.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from fast_style.checkpoints import Model
 from fast_style.images import read_image, resize
 from fast_style.stylize import Stylizer
 
-Run = Callable[[np.ndarray], np.ndarray]
-"""Stylizes one picture in the model's first style: uint8 [H, W, 3] to the same."""
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Stylizes one picture: uint8 [H, W, 3] and style weights, float32 [S], to uint8 [H, W, 3]."""
 
 SIZES = ((512, 512), (256, 384), (171, 233), (64, 97), (33, 17))
-"""Heights and widths of each picture; time is measured on the first photo."""
+"""Heights and widths of each picture; time is measured on the first photo, styles on the last."""
 
 PHOTO = Path(__file__).with_name("chelsea.jpg")
 """Chelsea, by Stéfan van der Walt (CC0, from scikit-image)."""
@@ -52,6 +53,21 @@ class Tolerance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Signature:
+    """One way into a file.
+
+    Attributes:
+      run: Stylizes by it.
+      mixes: Whether it takes style weights; else it gives the first style.
+      name: None for formats that have one signature.
+    """
+
+    run: Run
+    mixes: bool
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """What one picture came to.
 
@@ -62,6 +78,8 @@ class Difference:
       max: Largest difference to the native float32 result, in levels.
       mean: Mean absolute difference, in levels.
       psnr: Peak signal-to-noise ratio in dB; none where there is no difference.
+      style_weights: What it was stylized with.
+      signature: The `Signature` it went through.
       judged: Whether it counts: see `ParityCheck`.
     """
 
@@ -71,6 +89,8 @@ class Difference:
     max: int
     mean: float
     psnr: float | None
+    style_weights: tuple[float, ...] = (1.0,)
+    signature: str | None = None
     judged: bool = True
 
 
@@ -126,6 +146,16 @@ class Parity:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """A picture, how it is stylized, and what the native net makes of it."""
+
+    name: str
+    picture: np.ndarray
+    mix: np.ndarray
+    expected: np.ndarray
+
+
 class ParityCheck:
     """The pictures and the native results, computed once for all formats of a model.
 
@@ -136,51 +166,87 @@ class ParityCheck:
     and there is nothing to agree with. `johnson` leaves them flat in float32, not in bfloat16.
 
     Attributes:
+      photo: The picture file.
       milliseconds: Of the native net in float32, as in `Parity`.
     """
 
-    def __init__(self, model: Model, photo: np.ndarray | None = None) -> None:
+    def __init__(self, model: Model, photo: Path = PHOTO) -> None:
         """Computes the reference.
 
         Args:
           model: The trained net.
-          photo: uint8 [H, W, 3]; scaled to each size. None takes `PHOTO`.
-        """
-        self._model = model
-        self._pictures = test_pictures(read_image(PHOTO) if photo is None else photo)
-        native = _native(model, "float32")
-        self._expected = [native(picture) for _, picture in self._pictures]
-        self.milliseconds = _milliseconds(native, self._pictures[0][1])
+          photo: A picture file; scaled to each size.
 
-    def measure(self, run: Run, tolerance: Tolerance, *, precision: str = "float32") -> Parity:
+        Raises:
+          ImageError: If it cannot be read.
+        """
+        self.photo = photo
+        self._model = model
+        native = _native(model, "float32")
+        mixes = style_mixes(len(model.style_names))
+
+        def case(name: str, picture: np.ndarray, mix: np.ndarray) -> _Case:
+            return _Case(name=name, picture=picture, mix=mix, expected=native(picture, mix))
+
+        pictures = test_pictures(read_image(photo))
+        self._cases = [case(name, picture, mixes[0]) for name, picture in pictures]
+        smallest = pictures[len(SIZES) - 1][1]
+        self._styles = [case("photo", smallest, mix) for mix in mixes]
+        self.milliseconds = self._milliseconds(native)
+
+    def measure(
+        self, signatures: Sequence[Signature], tolerance: Tolerance, *, precision: str = "float32"
+    ) -> Parity:
         """Compares a format with the native net, and times it.
 
         Args:
-          run: The format.
+          signatures: Of the format; the first is asked for all pictures, and timed.
           tolerance: What is asked of it.
-          precision: What it computes in: 'float32', or 'bfloat16'.
+          precision: What it computes in: 'float32', 'bfloat16' or 'int8'.
 
         Raises:
           ValueError: If a result is not of its picture's shape and type.
         """
-        same_kind = None if precision == "float32" else _native(self._model, precision)
+        main, *_ = signatures
+        same_kind = _native(self._model, precision) if precision == "bfloat16" else None
         differences = []
-        for (name, picture), expected in zip(self._pictures, self._expected, strict=True):
-            found = difference(name, run(picture), expected)
-            if name == "grey":
-                judged = _is_flat(expected if same_kind is None else same_kind(picture))
-                found = replace(found, judged=judged)
+        for case in self._cases:
+            found = _compared(main, case)
+            if case.name == "grey":
+                plain = case.expected if same_kind is None else same_kind(case.picture, case.mix)
+                found = replace(found, judged=_is_flat(plain))
             differences.append(found)
+        for signature in signatures:
+            cases = self._styles if signature.mixes else self._styles[:1]
+            # The first style of the main signature is among the pictures above.
+            cases = cases[1:] if signature is main else cases
+            differences += [_compared(signature, case) for case in cases]
         return Parity(
             differences=tuple(differences),
-            milliseconds=_milliseconds(run, self._pictures[0][1]),
+            milliseconds=self._milliseconds(main.run),
             tolerance=tolerance,
         )
+
+    def _milliseconds(self, run: Run) -> float:
+        """The median of a few runs, on a picture that was run before."""
+        first = self._cases[0]
+        times = []
+        for _ in range(_RUNS):
+            start = time.perf_counter()
+            run(first.picture, first.mix)
+            times.append(time.perf_counter() - start)
+        return 1000.0 * float(np.median(times))
 
 
 def _native(model: Model, precision: str) -> Run:
     stylizer = Stylizer(model, precision=precision)
-    return lambda picture: stylizer.stylize(picture, tile="off")
+    return lambda picture, mix: stylizer.stylize(picture, style_weights=list(mix), tile="off")
+
+
+def _compared(signature: Signature, case: _Case) -> Difference:
+    found = difference(case.name, signature.run(case.picture, case.mix), case.expected)
+    mix = tuple(round(float(weight), 6) for weight in case.mix)
+    return replace(found, style_weights=mix, signature=signature.name)
 
 
 def _is_flat(picture: np.ndarray) -> bool:
@@ -228,11 +294,11 @@ def test_pictures(photo: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(name, make(*size)) for name, make in made.items() for size in SIZES]
 
 
-def _milliseconds(run: Run, picture: np.ndarray) -> float:
-    """The median of a few runs, on a picture that was run before."""
-    times = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        run(picture)
-        times.append(time.perf_counter() - start)
-    return 1000.0 * float(np.median(times))
+def style_mixes(styles: int) -> np.ndarray:
+    """Returns style weights to compare, float32 [N, S]: each style, and of several an uneven mix.
+
+    Uneven, so that styles that changed places show.
+    """
+    uneven = np.arange(1, styles + 1) / sum(range(1, styles + 1))
+    mixes = np.eye(styles) if styles == 1 else np.vstack([np.eye(styles), uneven])
+    return mixes.astype(np.float32)

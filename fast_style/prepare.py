@@ -20,7 +20,7 @@ import numpy as np
 
 from fast_style.data import find_photos
 from fast_style.errors import DataError, ImageError
-from fast_style.files import atomic_path, check_folder, partial_paths
+from fast_style.files import atomic_path, check_folder, remove_partial_paths
 from fast_style.images import load_scaled, printable
 
 INDEX_FILE = "prepared.json"
@@ -95,8 +95,7 @@ def prepare_photos(
             "choose another folder, or remove this one"
         )
     for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        for left_over in partial_paths(place):  # By a run that was killed.
-            left_over.unlink(missing_ok=True)
+        remove_partial_paths(place)  # Of a run that was killed.
     wanted = {_prepared_path(folder, path.relative_to(root)) for path in photos}
     if strangers := sorted(set(folder.rglob("*.ppm")) - wanted):
         raise DataError(

@@ -29,6 +29,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fast_style.checkpoints import Model
+from fast_style.parity import Signature
 from fast_style.serving_effects import recoloured, weakened
 from fast_style.serving_warmup import WARMUP_FILE, write_warmup
 from fast_style.stylize import make_stylize_function
@@ -36,6 +37,8 @@ from fast_style.stylize import make_stylize_function
 EXTRA_ASSETS = "assets.extra"
 CARD_FILE = "model_card.json"
 JPEG_QUALITY = 95
+_PNG = b"\x89PNG\r\n\x1a\n"
+_DEFAULT = "serving_default"
 
 _WARMUP_SIZE = 256
 
@@ -73,8 +76,40 @@ def write_saved_model(
     write_warmup(
         extra / WARMUP_FILE,
         name,
-        [("serving_default", {"images": grey}), ("image_bytes", {"image_bytes": files})],
+        [(_DEFAULT, {"images": grey}), ("image_bytes", {"image_bytes": files})],
     )
+
+
+def saved_model_signatures(folder: Path) -> list[Signature]:
+    """Loads a SavedModel and returns its signatures, `serving_default` first.
+
+    Pictures go through those of files as PNG.
+    """
+    loaded = tf.saved_model.load(str(folder))
+
+    def signature(name: str) -> Signature:
+        function = loaded.signatures[name]
+        of_files, mixes = name.startswith("image_bytes"), name.endswith("_options")
+        floats = name == "float_images"
+
+        def run(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+            # `loaded` owns the variables and functions, and must live as long as the signature.
+            assert loaded is not None
+            if of_files:
+                given = {"image_bytes": tf.io.encode_png(picture)[None]}
+            else:
+                given = {"images": tf.constant(picture[None], tf.float32 if floats else tf.uint8)}
+            if mixes:
+                given["style_weights"] = tf.constant(mix[None])
+                given["strength"] = tf.constant([1.0])
+                given["preserve_color"] = tf.constant([False])
+            (result,) = function(**given).values()
+            one = tf.io.decode_png(result[0]) if of_files else result[0]
+            return one.numpy() if not floats else np.rint(one.numpy()).astype(np.uint8)
+
+        return Signature(run=run, mixes=mixes, name=name)
+
+    return [signature(name) for name in sorted(loaded.signatures, key=lambda n: (n != _DEFAULT, n))]
 
 
 def _signatures(model: Model, precision: str) -> dict[str, Any]:
@@ -166,7 +201,16 @@ def _of_arrays(
 def _of_files(
     operation: Callable[..., tf.Tensor], files: tf.Tensor, *options: tf.Tensor
 ) -> tf.Tensor:
-    """Decodes each file, applies an operation, and encodes the result as the file was."""
+    """Decodes each file, applies an operation, and encodes the result as the file was.
+
+    A file of another kind fails all with a sentence that says where it is: TensorFlow's decoder of
+    PNG would also begin with GIF and BMP, and end with a word on their channels.
+    """
+    known = tf.io.is_jpeg(files) | tf.equal(tf.strings.substr(files, 0, len(_PNG)), _PNG)
+    message = "image_bytes: expected JPEG or PNG files, got something else at these places, from 0:"
+    check = tf.debugging.Assert(tf.reduce_all(known), [message, tf.where(~known)[:, 0]])
+    with tf.control_dependencies([check]):
+        files = tf.identity(files)
 
     def one(given: tuple[tf.Tensor, ...]) -> tf.Tensor:
         content, *rest = given

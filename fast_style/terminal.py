@@ -6,9 +6,11 @@ TensorFlow is imported by what needs it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -52,6 +54,16 @@ def import_tensorflow() -> None:
 def say(text: str) -> None:
     """Writes a line to the error stream, above a progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
+
+
+def tell_signal(
+    number: signal.Signals, doing: str = "stopping as soon as the work is saved"
+) -> None:
+    """Says that a signal was understood, as `stop_on_signals` wants it told."""
+    # Not through Python's stream, which this may have interrupted; a bar has no end of line.
+    text = f"{number.name}: {doing}; once more stops at once\n"
+    with contextlib.suppress(OSError):
+        os.write(2, (("\n" if sys.stderr.isatty() else "") + text).encode())
 
 
 def turn_away(stream: TextIO) -> None:

@@ -31,6 +31,7 @@ from fast_style.checkpoints import (
     save_checkpoint,
     save_model,
 )
+from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError, ModelError
 
 RUN = {"config": {"naming": "candy", "arch": "johnson", "width": 0.125}, "style_names": ["candy"]}
@@ -354,11 +355,16 @@ def test_a_full_disk_leaves_the_model_file_before(tmp_path: Path) -> None:
         ("..", "model.safetensors", "styled"),
         ("a" * 300, "model.safetensors", "a" * 50),
         (7, "model.safetensors", "7"),
+        (None, "(wave, -.safetensors", "wave"),
+        (None, "星" * 60 + ".safetensors", "星" * 33),
     ],
 )
 def test_label_is_a_plain_name_for_files(naming: Any, file: str, label: str) -> None:
     metadata = {"config": {"naming": naming}} if naming else {}
     assert Model("johnson", 1.0, ("a",), {}, metadata, Path(file)).label == label
+    problems: list[str] = []
+    plain_name("label", label, problems)
+    assert not problems
 
 
 # --- where models are found ----------------------------------------------------------------------

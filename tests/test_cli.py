@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -495,24 +496,48 @@ def test_export_writes_what_is_asked_for_and_says_how_to_use_it(
     assert words[words.index("-v") + 1] == f"{workplace}/exported/tiny (b):/models/tiny (b)"
     assert words[words.index("-e") + 1] == "MODEL_NAME=tiny (b)"
     assert "http://localhost:8501/v1/models/tiny%20%28b%29:predict" in out
-    assert {path.name for path in (workplace / "exported").iterdir()} == {
-        *("tiny (b)", "tiny (b).card.json", "tiny (b).parity.json")
-    }
+    assert [path.name for path in (workplace / "exported").iterdir()] == ["tiny (b)"]
+    described = json.loads((workplace / "exported" / "tiny (b)" / "1.json").read_text())
+    assert described["model"]["source"] == str(trained.model / "model.safetensors")
 
 
 def test_export_fails_when_a_format_gives_other_pictures(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity_module, "SIZES", ((33, 47), (21, 18)))
-    monkeypatch.setattr(exporting_module, "write_saved_model", lambda *_, **__: None)
-    monkeypatch.setattr(exporting_module, "saved_model_runner", lambda _: np.zeros_like)
+    monkeypatch.setattr(exporting_module, "write_saved_model", lambda _, path, **__: path.mkdir())
+    black = parity_module.Signature(run=lambda photo, mix: np.zeros_like(photo), mixes=False)
+    monkeypatch.setattr(exporting_module, "saved_model_signatures", lambda _: [black])
     save_good_model(workplace / "model.safetensors")
     assert script("export", ["--model", "model.safetensors", "-n", "bad"]) == 1
     said = capsys.readouterr()
     assert "FAILED" in said.out
     assert "wrote exported/bad/1" not in said.out
+    assert "wrote exported/bad.failed.json" in said.out
     assert "exported/bad/1: not kept, because it differs from the native net by up to" in said.err
     assert not (workplace / "exported" / "bad").exists()
+
+
+def test_export_that_is_terminated_leaves_nothing(
+    workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(model: Model, folder: Path, **_: Any) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("half")
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(parity_module, "SIZES", ((33, 17),))
+    monkeypatch.setattr(exporting_module, "write_saved_model", write)
+    save_good_model(workplace / "model.safetensors")
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert script("export", ["--model", "model.safetensors"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    told = capfd.readouterr().err.splitlines()
+    removing = "stopping, and removing what is not complete"
+    assert told == [f"SIGTERM: {removing}; once more stops at once", "stopped"]
+    assert [path.name for path in workplace.iterdir()] == ["model.safetensors"]
 
 
 def test_export_asks_of_the_served_files_as_its_curl_line_does(
@@ -909,7 +934,7 @@ MISTAKES = [
         "export below a file",
         exporting("-o", "file/out"),
         1,
-        ("file/out", "cannot create this folder"),
+        ("file/out", "cannot write to this folder (", "file is not a folder)"),
     ),
     Mistake(
         "export over something else",
@@ -923,11 +948,14 @@ MISTAKES = [
         2,
         ("--format: expected any of savedmodel, tflite, onnx, with commas between, got 'coreml'",),
     ),
-    Mistake(
-        "export under a path",
-        exporting("-n", "a/b"),
-        2,
-        ("--model_name: expected a name without slashes, got 'a/b'",),
+    *(
+        Mistake(
+            f"export under {name!r}",
+            exporting("-n", name),
+            2,
+            ("--model_name: expected a plain name (", f"got '{name}'"),
+        )
+        for name in ("a/b", "..", "")
     ),
     Mistake(
         "fetching what there is not",

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import hashlib
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +113,13 @@ class Served:
     Attributes:
       folder: Holds `one` (float32, one style) and `three` (bfloat16, three styles).
       stylizers: The models that were exported.
+      parities: How the export compared them.
       ask: (model, signature, rows or columns) -> what each picture was answered.
     """
 
     folder: Path
     stylizers: dict[str, Stylizer]
+    parities: dict[str, parity.Parity]
     ask: Callable[[str, str, Any], list[np.ndarray]]
 
 
@@ -179,7 +184,7 @@ CASES: dict[str, tuple[str, str, Any]] = {
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("exported")
-    stylizers = {}
+    stylizers, parities = {}, {}
     for name, (precision, make) in MODELS.items():
         model = make()
         stylizers[name] = Stylizer(model, precision=precision)
@@ -187,6 +192,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         (file,) = done.files
         assert file.path == folder / name / "1"
         assert file.parity.passed
+        parities[name] = file.parity
     asked = [
         (
             name,
@@ -209,7 +215,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         count = len(given["images"]) if isinstance(given, dict) else len(given)
         return [found[f"{number} {row}"] for row in range(count)]
 
-    return Served(folder, stylizers, ask)
+    return Served(folder, stylizers, parities, ask)
+
+
+@pytest.fixture(scope="module")
+def signatures(served: Served) -> Any:
+    """Those of the model of three styles."""
+    loaded = tf.saved_model.load(str(served.folder / "three" / "1"))
+    yield loaded.signatures  # Needs `loaded` alive.
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -249,6 +262,16 @@ def test_files_of_mixed_sizes_and_formats_come_back_as_they_were(served: Served)
     assert np.abs(unpacked(jpeg) - expected.astype(float)).mean() < 1
     assert Image.open(io.BytesIO(bytes(jpeg))).layer == [(1, 1, 1, 0), (2, 1, 1, 1), (3, 1, 1, 1)]
     assert unpacked(grey).shape == (30, 30, 3)
+
+
+@pytest.mark.parametrize("bad", [packed(RGBA[..., :3], "GIF"), packed(RGBA[..., :3], "BMP"), b""])
+def test_files_that_are_no_pictures_are_told_with_their_places(signatures: Any, bad: bytes) -> None:
+    expected = r"expected JPEG or PNG files, got something else at these places, from 0:\] \[1 3\]"
+    options = {"style_weights": [[1.0, 0, 0]], "strength": [1.0], "preserve_color": [False]}
+    for name, given in (("image_bytes", {}), ("image_bytes_options", options)):
+        given = {key: tf.constant(value) for key, value in given.items()}
+        with pytest.raises(tf.errors.InvalidArgumentError, match=expected):
+            signatures[name](image_bytes=tf.constant([FILES[0], bad, FILES[1], bad]), **given)
 
 
 def test_options_do_what_they_do_in_the_stylizer(served: Served) -> None:
@@ -296,8 +319,7 @@ def test_options_declare_the_first_style_in_full_as_their_defaults(served: Serve
         assert found == (expected if name.endswith("_options") else {})
 
 
-def test_signatures_and_their_inputs_can_be_read_off(served: Served) -> None:
-    signatures = tf.saved_model.load(str(served.folder / "three" / "1")).signatures
+def test_signatures_and_their_inputs_can_be_read_off(signatures: Any) -> None:
     given = {"style_weights": (None, 3), "strength": (None,), "preserve_color": (None,)}
     images, files = {"images": (None, None, None, 3)}, {"image_bytes": (None,)}
     assert {
@@ -312,6 +334,28 @@ def test_signatures_and_their_inputs_can_be_read_off(served: Served) -> None:
     }
 
 
+def test_every_style_was_compared_through_every_signature_that_takes_options(
+    served: Served,
+) -> None:
+    mixes = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.166667, 0.333333, 0.5)]
+    extra = served.parities["three"].differences[3 * len(parity.SIZES) :]
+    assert [(d.signature, d.style_weights) for d in extra] == [
+        ("float_images", mixes[0]),
+        ("image_bytes", mixes[0]),
+        *[("image_bytes_options", mix) for mix in mixes],
+        *[("serving_options", mix) for mix in mixes],
+    ]
+
+
+def test_a_saved_model_has_its_report_beside_it_and_its_card_within(served: Served) -> None:
+    report = json.loads((served.folder / "three" / "1.json").read_text())
+    assert (report["path"], report["precision"]) == ("three/1", "bfloat16")
+    assert report["passed"] and report["sha256"] is None
+    card = served.folder / "three" / "1" / "assets.extra" / "model_card.json"
+    assert json.loads(card.read_text()) == report["card"]
+    assert report["card"]["style_names"] == list(nets.STYLES)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_holds_the_net_once_and_nothing_else(served: Served, name: str) -> None:
     folder = served.folder / name / "1"
@@ -321,7 +365,9 @@ def test_a_saved_model_holds_the_net_once_and_nothing_else(served: Served, name:
     assert b"vgg" not in (folder / "saved_model.pb").read_bytes().lower()
 
 
-def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served: Served) -> None:
+def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(
+    served: Served, signatures: Any
+) -> None:
     path = served.folder / "three" / "1" / "assets.extra" / "tf_serving_warmup_requests"
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     logs = [prediction_log(bytes(record)) for record in records]
@@ -330,7 +376,7 @@ def test_warm_up_requests_are_prediction_logs_of_both_default_signatures(served:
     arrays, files = requests
     assert arrays.model_spec.signature_name == "serving_default"
     assert files.model_spec.signature_name == "image_bytes"
-    run = tf.saved_model.load(str(served.folder / "three" / "1")).signatures["image_bytes"]
+    run = signatures["image_bytes"]
     for request, key in ((arrays, "images"), (files, "image_bytes")):
         (entry,) = request.inputs
         assert entry.key == key
@@ -403,38 +449,46 @@ def test_eager_traced_restored_and_exported_nets_agree(arch: str, tmp_path: Path
 # --- all formats ---------------------------------------------------------------------------------
 
 
-def test_every_format_is_written_compared_and_told_how_it_was_made(tmp_path: Path) -> None:
+def test_every_file_says_how_it_was_made_and_how_it_compares(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("ai_edge_litert")
-    formats = ("savedmodel", "tflite", "onnx")
-    done = export_model(nets.johnson(), tmp_path, name="a", formats=formats)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("a", "a.card.json", "a.onnx", "a.parity.json", "a_float16.tflite", "a_int8.tflite")
-    ]
-    report = json.loads(done.report.read_text())
-    assert [file["path"] for file in report["files"]] == [
-        *("a/1", "a_float16.tflite", "a_int8.tflite", "a.onnx")
-    ]
-    for file, written in zip(report["files"], done.files, strict=True):
-        assert file["passed"] and file["milliseconds"] > 0
-        if written.path.is_file():
-            assert file["bytes"] == written.path.stat().st_size
-        assert [(p["picture"], p["height"], p["width"]) for p in file["pictures"]] == [
+    source = tmp_path / "net.safetensors"
+    save_model(source, nets.johnson())
+    photo = tiny.save_picture(tmp_path / "hill.png", 60, 70, 3)
+    done = export_model(
+        load_model(source), tmp_path / "out", name="a", formats=("tflite", "onnx"), photo=photo
+    )
+    files = ["a_float16.tflite", "a_int8.tflite", "a.onnx"]
+    assert names(tmp_path / "out") == sorted([*files, *(f"{name}.json" for name in files)])
+    reports = [json.loads(file.report.read_text()) for file in done.files]
+    assert [report["path"] for report in reports] == files
+    assert [report["precision"] for report in reports] == ["float32", "int8", "float32"]
+    for report, written in zip(reports, done.files, strict=True):
+        assert report["passed"] and report["milliseconds"] > 0
+        assert report["bytes"] == written.path.stat().st_size
+        assert report["sha256"] == hashlib.sha256(written.path.read_bytes()).hexdigest()
+        assert report["model"] == {
+            "name": "a",
+            "source": str(source),
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        }
+        assert report["card"]["arch"] == "johnson"
+        assert report["card"]["metadata"] == {"config": {"naming": "candy"}}
+        assert report["photo"] == "hill.png"
+        assert report["versions"]["fast-style"]
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(report["made"])
+        assert timedelta(0) <= age < timedelta(hours=1)
+        assert [(p["picture"], p["height"], p["width"]) for p in report["pictures"]] == [
             (name, *size) for name in ("photo", "grey", "noise") for size in parity.SIZES
         ]
-    card = json.loads((tmp_path / "a.card.json").read_text())
-    assert card["arch"] == "johnson"
-    assert card["metadata"] == {"config": {"naming": "candy"}}
-    inside = tmp_path / "a" / "1" / "assets.extra" / "model_card.json"
-    assert json.loads(inside.read_text()) == card
-    (entry,) = onnx.load(tmp_path / "a.onnx").metadata_props
-    assert (entry.key, json.loads(entry.value)) == ("model_card", card)
+    (entry,) = onnx.load(tmp_path / "out" / "a.onnx").metadata_props
+    assert (entry.key, json.loads(entry.value)) == ("model_card", reports[0]["card"])
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Stands in for what takes seconds: the writer, and the check, whose result can be set."""
+    """Stands in for what takes seconds: writers, and the check, whose result can be set."""
     state: dict[str, Any] = {"apart": 0, "failure": None}
 
     def write(model: Model, folder: Path, **_: Any) -> None:
@@ -443,14 +497,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         if state["failure"]:
             raise state["failure"]
 
+    def write_file(model: Model, path: Path, **_: Any) -> None:
+        path.write_text(model.style_names[0])
+
     class Check:
+        photo = parity.PHOTO
         milliseconds = 1.0
 
         def __init__(self, *_: Any) -> None:
             pass
 
         def measure(
-            self, run: object, tolerance: parity.Tolerance, *, precision: str
+            self, signatures: object, tolerance: parity.Tolerance, *, precision: str
         ) -> parity.Parity:
             found = parity.Difference(
                 picture="photo", height=1, width=1, max=state["apart"], mean=0.0, psnr=20.0
@@ -459,7 +517,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(exporting, "write_saved_model", write)
     monkeypatch.setattr(exporting, "ParityCheck", Check)
-    monkeypatch.setattr(exporting, "saved_model_runner", lambda folder: None)
+    monkeypatch.setattr(exporting, "saved_model_signatures", lambda folder: [])
+    monkeypatch.setattr(exporting, "write_onnx", write_file)
+    for name in ("import_onnx", "import_onnxruntime", "onnx_runner"):
+        monkeypatch.setattr(exporting, name, lambda *_: None)
     return state
 
 
@@ -480,23 +541,62 @@ def test_versions_count_up_and_can_be_chosen(tmp_path: Path, quick: dict[str, An
     (tmp_path / "a" / "notes.txt").write_text("mine")
     with pytest.raises(FastStyleError, match="a/7: already exists; leave out --version for"):
         export(tmp_path, version=7)
-    assert names(tmp_path / "a") == ["1", "2", "7", "8", "notes.txt"]
+    assert names(tmp_path / "a") == [
+        *("1", "1.json", "2", "2.json", "7", "7.json", "8", "8.json", "notes.txt")
+    ]
 
 
-def test_a_format_beyond_its_tolerance_leaves_no_file_and_no_folder(
+def test_a_format_beyond_its_tolerance_leaves_only_a_report_of_that(
     tmp_path: Path, quick: dict[str, Any]
 ) -> None:
     quick["apart"] = 2
     done = export_model(nets.johnson(), tmp_path, name="a")
     assert not done.files[0].parity.passed
-    assert names(tmp_path) == ["a.card.json", "a.parity.json"]
-    (told,) = json.loads(done.report.read_text())["files"]
+    assert done.failures == tmp_path / "a.failed.json"
+    assert names(tmp_path) == ["a.failed.json"]
+    (told,) = json.loads((tmp_path / "a.failed.json").read_text())["files"]
     assert (told["passed"], told["max"], told["tolerance"]) == (False, 2, "at most 1 level")
+    assert (told["kind"], told["path"], told["model"]["sha256"]) == ("savedmodel", None, None)
     quick["apart"] = 1
     export(tmp_path)
+    assert names(tmp_path) == ["a"]
     quick["apart"] = 2
     export(tmp_path)
-    assert names(tmp_path / "a") == ["1"]
+    assert names(tmp_path / "a") == ["1", "1.json"]
+
+
+def test_a_file_that_stays_keeps_its_report(tmp_path: Path, quick: dict[str, Any]) -> None:
+    old, new = nets.johnson(), dataclasses.replace(nets.johnson(), style_names=("new",))
+    export_model(old, tmp_path, name="a", formats=["onnx"])
+    before = [(tmp_path / name).read_text() for name in ("a.onnx", "a.onnx.json")]
+    quick["apart"] = 2
+    export_model(new, tmp_path, name="a", formats=["onnx", "savedmodel"])
+    assert names(tmp_path) == ["a.failed.json", "a.onnx", "a.onnx.json"]
+    assert [(tmp_path / name).read_text() for name in ("a.onnx", "a.onnx.json")] == before
+    told = json.loads((tmp_path / "a.failed.json").read_text())["files"]
+    assert [(one["kind"], one["card"]["style_names"]) for one in told] == [
+        ("onnx", ["new"]),
+        ("savedmodel", ["new"]),
+    ]
+    quick["apart"] = 1
+    export_model(new, tmp_path, name="a")
+    # Another format took its place: the ONNX file is still the old model's.
+    assert names(tmp_path) == ["a", "a.onnx", "a.onnx.json"]
+    assert [(tmp_path / name).read_text() for name in ("a.onnx", "a.onnx.json")] == before
+    report = json.loads((tmp_path / "a" / "1.json").read_text())
+    assert report["card"]["style_names"] == ["new"]
+
+
+@pytest.mark.parametrize("place", ["a.onnx", "a.onnx.json", "a.failed.json", "a/1.json"])
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_computed(
+    tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    monkeypatch.setattr(exporting, "ParityCheck", None)
+    expected = rf"{place}: cannot write this file \(Is a directory\); choose another place"
+    with pytest.raises(FastStyleError, match=expected):
+        export_model(nets.johnson(), tmp_path, name="a", formats=["savedmodel", "onnx"])
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == [place]
 
 
 @pytest.mark.parametrize(
@@ -510,10 +610,19 @@ def test_a_failed_export_leaves_nothing(
     tmp_path: Path, quick: dict[str, Any], failure: Exception, reason: str
 ) -> None:
     quick["failure"] = failure
-    expected = rf"a/1: cannot write this \({reason}.*\); choose another place, free some"
+    expected = rf"a/1: cannot write this folder \({reason}.*\); choose another place, free some"
     with pytest.raises(FastStyleError, match=expected):
         export(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(
+    tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    (tmp_path / "a" / ".7.01234567.partial" / "variables").mkdir(parents=True)
+    (tmp_path / "a" / "mine.partial").write_text("mine")
+    export(tmp_path)
+    assert names(tmp_path / "a") == ["1", "1.json", "mine.partial"]
 
 
 def test_a_file_in_the_exports_place_is_left_as_it_is(
@@ -522,12 +631,14 @@ def test_a_file_in_the_exports_place_is_left_as_it_is(
     (tmp_path / "a").write_text("mine")
     with pytest.raises(FastStyleError, match="a: is a file, not a folder; choose another"):
         export(tmp_path)
-    with pytest.raises(FastStyleError, match="cannot create this folder"):
+    with pytest.raises(FastStyleError, match=r"cannot write to this folder \(.*a is not a folder"):
         export(tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
 
 
-def test_unknown_formats_and_precisions_are_refused(tmp_path: Path) -> None:
+def test_unknown_formats_and_precisions_and_paths_as_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"name: expected a plain name .*, got '\.\.'"):
+        export_model(nets.johnson(), tmp_path, name="..")
     with pytest.raises(ValueError, match="any of savedmodel, tflite, onnx, got 'coreml'"):
         export_model(nets.johnson(), tmp_path, name="a", formats=["coreml"])
     with pytest.raises(ValueError, match="expected float32 or bfloat16, got 'auto'"):

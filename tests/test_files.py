@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from fast_style import files
 from fast_style.errors import FastStyleError
-from fast_style.files import atomic_path, fsync_path, make_folder, refusal
+from fast_style.files import atomic_path, fsync_path, make_folder, refusal, remove_partial_paths
 
 
 def names_in(folder: Path) -> list[str]:
@@ -34,6 +34,45 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
         aside.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
+
+
+def test_a_folder_appears_when_all_in_it_is_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, flushed = tmp_path / "net" / "1", []
+    monkeypatch.setattr(files, "fsync_path", lambda path: flushed.append(Path(path)))
+    with atomic_path(target) as aside:
+        (aside / "variables").mkdir(parents=True)
+        (aside / "variables" / "data").write_text("weights")
+        assert not target.exists()
+    assert (target / "variables" / "data").read_text() == "weights"
+    assert names_in(target.parent) == ["1"]
+    inside = [aside / "variables", aside / "variables" / "data"]
+    assert flushed == [*inside, aside, target.parent]
+
+
+def test_a_folder_that_failed_is_removed_and_one_that_holds_something_stays(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), atomic_path(tmp_path / "1") as aside:
+        aside.mkdir()
+        (aside / "data").write_text("half")
+        raise ValueError
+    assert names_in(tmp_path) == []
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "data").write_text("mine")
+    expected = r"1: cannot write this folder \(Directory not empty\); choose another place"
+    with pytest.raises(FastStyleError, match=expected), atomic_path(tmp_path / "1") as aside:
+        aside.mkdir()
+    assert (tmp_path / "1" / "data").read_text() == "mine"
+    assert names_in(tmp_path) == ["1"]
+
+
+def test_files_and_folders_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".1.01234567.partial" / "variables").mkdir(parents=True)
+    for name in (".a.01234567.partial.onnx", ".b.01234567.partial.onnx", "a.partial.onnx"):
+        (tmp_path / name).write_text("half")
+    remove_partial_paths(tmp_path, "1")
+    remove_partial_paths(tmp_path, "a")
+    assert names_in(tmp_path) == [".b.01234567.partial.onnx", "a.partial.onnx"]
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), OSError("no number")])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ MODELS: dict[str, Callable[[], Model]] = {
     "three styles": lambda: nets.johnson(3),
     "slim2016": nets.slim2016,
 }
+
+
+def first(model: Model) -> np.ndarray:
+    """The style weights of the first style."""
+    return parity.style_mixes(len(model.style_names))[0]
 
 
 def apart(got: np.ndarray, expected: np.ndarray) -> parity.Difference:
@@ -59,10 +65,10 @@ def onnx_file(native: Stylizer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_onnx_gives_the_native_nets_pixels_at_every_size(native: Stylizer, onnx_file: Path) -> None:
-    run = onnx_runner(onnx_file, len(native.model.style_names))
+    run = onnx_runner(onnx_file)
     for height, width in SIZES:
         picture = tiny.smooth_picture(height, width, 1)
-        assert apart(run(picture), native.stylize(picture)).max <= 1
+        assert apart(run(picture, first(native.model)), native.stylize(picture)).max <= 1
 
 
 def test_onnx_takes_batches_and_a_mix_of_styles_for_each(native: Stylizer, onnx_file: Path) -> None:
@@ -110,11 +116,11 @@ def test_tflite_is_near_the_native_net_at_every_size(
 ) -> None:
     for storage, path in lite_files.items():
         least = {"float16": 40.0, "int8": 25.0}[storage]
-        run = tflite_runner(path, len(native.model.style_names))
+        run = tflite_runner(path)
         for height, width in SIZES:
             picture = tiny.smooth_picture(height, width, 1)
             # Of untrained weights; trained ones, and larger pictures, are what `export` measures.
-            psnr = apart(run(picture), native.stylize(picture)).psnr
+            psnr = apart(run(picture, first(native.model)), native.stylize(picture)).psnr
             assert psnr is None or psnr > least, (storage, height, width)
 
 
@@ -124,7 +130,7 @@ def test_tflite_leaves_flat_pictures_flat(native: Stylizer, lite_files: dict[str
         pytest.skip("turns flat pictures into noise itself")
     flat = np.full((29, 38, 3), 119, np.uint8)
     for path in lite_files.values():
-        got = tflite_runner(path, len(native.model.style_names))(flat)
+        got = tflite_runner(path)(flat, first(native.model))
         assert np.ptp(got, axis=(0, 1)).max() <= 1
         # Untrained weights enlarge rounding in the native net by a few levels too.
         assert apart(got, native.stylize(flat)).max <= 4
@@ -216,7 +222,7 @@ def test_a_flat_picture_counts_only_where_the_native_net_leaves_it_flat(
         def __init__(self, model: Model, *, precision: str) -> None:
             self.pattern = precision == "bfloat16"
 
-        def stylize(self, picture: np.ndarray, tile: str) -> np.ndarray:
+        def stylize(self, picture: np.ndarray, **how: object) -> np.ndarray:
             styled = picture.copy()
             if self.pattern:
                 styled[::2] = 0
@@ -225,15 +231,16 @@ def test_a_flat_picture_counts_only_where_the_native_net_leaves_it_flat(
     monkeypatch.setattr(parity, "Stylizer", Stylizer)
     check = parity.ParityCheck(nets.johnson())
 
-    def patterned(picture: np.ndarray) -> np.ndarray:
-        return Stylizer(nets.johnson(), precision="bfloat16").stylize(picture, "off")
+    def patterned(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+        return Stylizer(nets.johnson(), precision="bfloat16").stylize(picture)
 
+    only = [parity.Signature(run=patterned, mixes=False)]
     any_difference = parity.Tolerance(levels=255)
-    found = check.measure(patterned, any_difference)
+    found = check.measure(only, any_difference)
     assert {d.picture: d.judged for d in found.differences} == dict.fromkeys(
         ("photo", "grey", "noise"), True
     )
-    found = check.measure(patterned, any_difference, precision="bfloat16")
+    found = check.measure(only, any_difference, precision="bfloat16")
     assert {d.picture for d in found.differences if not d.judged} == {"grey"}
 
 
@@ -242,5 +249,41 @@ def test_slim2016_turns_flat_pictures_into_noise_that_does_not_count(
 ) -> None:
     monkeypatch.setattr(parity, "SIZES", ((33, 47),))
     check = parity.ParityCheck(nets.slim2016())
-    found = check.measure(lambda picture: picture, parity.Tolerance(levels=255))
+    unchanged = parity.Signature(run=lambda picture, mix: picture, mixes=False)
+    found = check.measure([unchanged], parity.Tolerance(levels=255))
     assert [d.picture for d in found.differences if not d.judged] == ["grey"]
+
+
+def test_every_style_and_a_mix_count_through_every_signature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parity, "SIZES", ((33, 47),))
+    model = nets.johnson(3)
+    exchanged = {
+        name: value[[0, 2, 1]] if value.ndim == 2 else value
+        for name, value in model.weights.items()
+    }
+
+    def runner(weights: Mapping[str, np.ndarray]) -> parity.Run:
+        stylizer = Stylizer(dataclasses.replace(model, weights=weights), precision="float32")
+        return lambda picture, mix: stylizer.stylize(picture, style_weights=list(mix))
+
+    wrong_run = runner(exchanged)
+    first_only = parity.Signature(run=wrong_run, mixes=False, name="first only")
+    wrong = parity.Signature(run=wrong_run, mixes=True, name="wrong")
+    right = parity.Signature(run=runner(model.weights), mixes=True, name="right")
+    check = parity.ParityCheck(model)
+    one_level = parity.Tolerance(levels=1)
+    found = check.measure([first_only, right], one_level)
+    assert found.passed
+    assert [(d.signature, d.style_weights) for d in found.differences] == [
+        *[("first only", (1.0, 0.0, 0.0))] * 3,
+        ("right", (1.0, 0.0, 0.0)),
+        ("right", (0.0, 1.0, 0.0)),
+        ("right", (0.0, 0.0, 1.0)),
+        ("right", (0.166667, 0.333333, 0.5)),
+    ]
+    found = check.measure([first_only, wrong], one_level)
+    assert [d.max > 1 for d in found.differences] == [False] * 4 + [True] * 3
+    assert not found.passed
+    assert not check.measure([wrong], one_level).passed
