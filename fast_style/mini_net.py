@@ -25,7 +25,7 @@ import safetensors
 import tensorflow as tf
 
 from fast_style.errors import WeightsError
-from fast_style.loss_models import MEAN_RGB, MINI
+from fast_style.loss_models import BUNDLED, MEAN_RGB, MINI
 from fast_style.loss_weights import read_weights
 
 PIXEL_SCALE = 64.0
@@ -46,23 +46,24 @@ class MiniNetwork:
       prefixes: What may stand before a layer's name: the network's own name and the teacher's.
     """
 
-    def __init__(self, file: Path, *, dtype: str) -> None:
+    def __init__(self, file: Path, *, dtype: str, key: str = "loss_model_file") -> None:
         """Reads the whole file.
 
         Args:
           file: A file that `python -m fast_style distill` wrote.
           dtype: What to compute in.
+          key: What the configuration calls the file, for messages.
 
         Raises:
           WeightsError: If it is damaged, or no such file.
         """
-        values = dict(read_weights(file, MINI))
+        values = dict(read_weights(file, MINI, key=key))
         order = convolutions(values)
         self.layers = tuple(layer for layer in order if variable(layer, "metric") in values)
         if not self.layers:
             raise WeightsError(
-                f"{file}: no distilled loss network; `python -m fast_style distill` makes one, "
-                f"and loss_model_file is to be left out for the one that comes along"
+                f"{file}: no distilled loss network; point {key} at one that "
+                f"`python -m fast_style distill` made, or at {BUNDLED}, which comes along"
             )
         _check(file, values, order, self.layers)
         self.channels = {

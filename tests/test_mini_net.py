@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import safetensors
 import safetensors.numpy
 import tensorflow as tf
 import weight_files
@@ -23,6 +24,10 @@ from fast_style.picture_loss import NORMALIZATIONS, PictureLoss
 CHANNELS = (64, 64, 128, 128)
 LAYERS = ("conv1/conv1_1", "conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2")
 TAPS = ("conv1/conv1_2", "conv2/conv2_2")
+BUNDLED_LAYERS = tuple(
+    f"vgg_16/{layer}"
+    for layer in ("conv1/conv1_2", "conv2/conv2_2", "conv3/conv3_3", "conv4/conv4_3")
+)
 
 
 def save(path: Path, tensors: Mapping[str, np.ndarray], teacher: str | None = "vgg_16") -> Path:
@@ -263,5 +268,6 @@ def test_the_bundled_file_is_found_from_anywhere(
     (tmp_path / BUNDLED).parent.mkdir()
     save(tmp_path / BUNDLED, random_mini())
     assert resolve_weights_file(BUNDLED, "vgg_mini") == BUNDLED
-    with pytest.raises(WeightsError, match=re.escape("other.safetensors: the weights")):
-        resolve_weights_file("other.safetensors", "vgg_mini")
+    for name in ("other.safetensors", "elsewhere/vgg_mini.safetensors", "vgg_mini.safetensors"):
+        with pytest.raises(WeightsError, match=re.escape(f"{name}: the weights")):
+            resolve_weights_file(name, "vgg_mini")
