@@ -271,3 +271,13 @@ def test_the_bundled_file_is_found_from_anywhere(
     for name in ("other.safetensors", "elsewhere/vgg_mini.safetensors", "vgg_mini.safetensors"):
         with pytest.raises(WeightsError, match=re.escape(f"{name}: the weights")):
             resolve_weights_file(name, "vgg_mini")
+
+
+def test_the_notice_goes_wherever_the_file_goes() -> None:
+    from fast_style.loss_models import BUNDLED
+
+    root = Path(__file__).parents[1]
+    packaging = (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'license-files = ["LICENSE", "NOTICE"]' in packaging
+    assert BUNDLED.name in packaging
+    assert BUNDLED.as_posix() in (root / "NOTICE").read_text(encoding="utf-8")
