@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -271,6 +272,25 @@ def test_the_bundled_file_is_found_from_anywhere(
     for name in ("other.safetensors", "elsewhere/vgg_mini.safetensors", "vgg_mini.safetensors"):
         with pytest.raises(WeightsError, match=re.escape(f"{name}: the weights")):
             resolve_weights_file(name, "vgg_mini")
+
+
+def test_the_bundled_file_is_what_the_readme_says() -> None:
+    from fast_style.loss_models import BUNDLED
+
+    file = Path(__file__).parents[1] / BUNDLED
+    assert file.stat().st_size <= 3_000_000
+    network = build_loss_network("vgg_mini", file, BUNDLED_LAYERS)
+    assert network.channels == dict(zip(BUNDLED_LAYERS, (64, 128, 256, 512), strict=True))
+    with safetensors.safe_open(str(file), framework="np") as archive:
+        header = archive.metadata()
+    assert header["teacher"] == "vgg_16" and "CC BY 4.0" in header["licence"]
+    description = json.loads(header["description"])
+    assert re.fullmatch("[0-9a-f]{64}", description["teacher_sha256"])
+    assert description["losses"]
+    # Where its maker keeps files is nobody's business.
+    places = ("teacher_file", "dataset", "styles", "val_dataset", "val_styles", "output")
+    for key in (*places, "run_folder"):
+        assert not re.search(r"[/\\]", description["config"][key] or ""), key
 
 
 def test_the_notice_goes_wherever_the_file_goes() -> None:
