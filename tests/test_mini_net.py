@@ -205,6 +205,11 @@ def test_it_keeps_its_own_pooling(tmp_path: Path) -> None:
         ({"vgg_mini/conv1/conv1_1/biases": None}, "is missing"),
         ({"vgg_mini/conv2/conv2_2/channels": None}, "is missing"),
         ({"vgg_mini/conv1/conv1_1/biases": np.full(5, np.nan, np.float32)}, "not finite"),
+        ({"vgg_mini/conv1/conv1_1/metric": np.eye(5, dtype=np.float32)}, "channels' is missing"),
+        ({"vgg_mini/conv2/conv2_1/channels": np.array([9])}, "channels' is none of its variables"),
+        ({"vgg_mini/fc6/weights": np.zeros(3)}, "fc6/weights' is none of its variables"),
+        ({"vgg_mini/conv2/conv2_2/channels": np.array([0])}, "channels' is 0, expected a whole"),
+        ({"vgg_mini/conv2/conv2_2/channels": np.array([2.5])}, "channels' is 2.5, expected a"),
     ],
 )
 def test_a_file_that_does_not_fit_is_told(
@@ -213,6 +218,27 @@ def test_a_file_that_does_not_fit_is_told(
     tensors = {k: v for k, v in {**random_mini(), **change}.items() if v is not None}
     with pytest.raises(WeightsError, match=message):
         built(save(tmp_path / "mini.safetensors", tensors))
+
+
+@pytest.mark.parametrize("teacher", ["vgg_16", None])
+@pytest.mark.parametrize("missing", [("conv1/conv1_1",), ("conv2/conv2_1",), LAYERS[:2]])
+def test_a_network_that_lacks_a_convolution_is_refused(
+    tmp_path: Path, missing: tuple[str, ...], teacher: str | None
+) -> None:
+    # The kernels that are left fit each other.
+    tensors = {
+        name: value
+        for name, value in random_mini((3, 3, 3, 3)).items()
+        if not any(layer in name for layer in missing)
+    }
+    with pytest.raises(WeightsError, match=f"convolution {missing[0]} is missing"):
+        built(save(tmp_path / "mini.safetensors", tensors, teacher), TAPS[1:])
+
+
+def test_a_network_that_lacks_the_last_convolution_of_a_block_is_refused(tmp_path: Path) -> None:
+    tensors = {k: v for k, v in random_mini((3, 3, 3, 3)).items() if "conv1_2" not in k}
+    with pytest.raises(WeightsError, match="convolution conv1/conv1_2 is missing"):
+        built(save(tmp_path / "mini.safetensors", tensors), TAPS[1:])
 
 
 def test_another_networks_weights_are_told(tmp_path: Path) -> None:
