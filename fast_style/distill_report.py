@@ -217,11 +217,12 @@ def write_distill_report(folder: Path, report: DistillReport, title: str) -> tup
 
 def table_lines(report: DistillReport) -> list[str]:
     """Returns the agreement of each term as lines of text."""
-    lines = [f"{'term':<16}{'rank correlation':>18}{'median ratio':>14}{'10 % .. 90 %':>16}"]
+    rows = [("term", "rank correlation", "median ratio", "10 % .. 90 %")]
     for term, found in report.agreement.items():
-        spread = f"{found.low:.2f} .. {found.high:.2f}"
-        lines.append(f"{term:<16}{found.rank_correlation:>18.3f}{found.ratio:>14.2f}{spread:>16}")
-    return lines
+        ratio, spread = f"{found.ratio:.2f}", f"{found.low:.2f} .. {found.high:.2f}"
+        rows.append((term, f"{found.rank_correlation:.3f}", ratio, spread))
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
 
 
 def _tags(style_layers: Mapping[str, float]) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -417,6 +418,14 @@ def test_calibration_evens_out_what_is_missing() -> None:
 def test_a_photo_itself_says_nothing_of_a_ratio() -> None:
     found = agreements(("content",), np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))
     assert found["content"].ratio == 0.5
+
+
+def test_columns_of_a_table_stay_apart() -> None:
+    own, teacher = np.full((3, 2), 1e12), np.full((3, 2), 2.0)
+    found = DistillReport(("total", "b"), own, teacher, agreements(("total", "b"), own, teacher))
+    for line in table_lines(found)[1:]:
+        ratio, spread = "500000000000.00", "500000000000.00 .. 500000000000.00"
+        assert re.split("  +", line)[2:] == [ratio, spread]
 
 
 def test_a_teacher_agrees_with_itself(world: tiny.World) -> None:
