@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import safetensors
 import scipy.stats
 import tensorflow as tf
@@ -23,7 +26,7 @@ from fast_style.distill_config import (
     distill_config_to_yaml,
     load_distill_config,
 )
-from fast_style.distill_data import Studio
+from fast_style.distill_data import Scene, Studio
 from fast_style.distill_report import (
     DistillReport,
     agreements,
@@ -37,7 +40,7 @@ from fast_style.distill_step import DIFFERENCES, FEATURES, GRAMS, TOTAL, make_di
 from fast_style.errors import ConfigError, DataError, WeightsError
 from fast_style.loss_net import build_loss_network
 from fast_style.loss_weights import read_weights
-from fast_style.mini_net import mini_features
+from fast_style.mini_net import PIXEL_SCALE, mini_features
 from fast_style.stopping import StopRequest
 from fast_style.train_state import TrainState
 
@@ -238,28 +241,115 @@ class Recorder(DistillObserver):
         self.losses.append(losses)
 
 
-def test_steps_on_one_scene_learn_it(world: tiny.World) -> None:
-    names = [f"vgg_16/{name}" for name in LAYERS]
-    teacher = build_loss_network("vgg_16", world.weights, names)
+CONVOLUTIONS = ("conv1/conv1_1", "conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2")
+SCALES = {"conv1/conv1_2": 0.7, "conv2/conv2_2": 1.6}
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One scene, and the function that takes a step on it."""
+
+    weights: dict[str, np.ndarray]
+    scene: Scene
+    state: TrainState
+    take: Callable[[Scene], tuple[dict[str, float], np.ndarray]]
+
+    def begin(self, step: int) -> None:
+        self.state.restart(self.weights)
+        self.state.step.assign(step)
+
+
+@pytest.fixture(scope="module")
+def lesson(world: tiny.World) -> Lesson:
+    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
     scene = _studio(world).scene(0, seats=2, others=2)
+    # In flat parts of a picture, poolings could take either of two pixels.
+    noise = np.random.default_rng(9).normal(0, 3, scene.styled.shape).astype(np.float32)
+    scene = dataclasses.replace(scene, styled=scene.styled + noise)
     kernels, biases = _vgg_parts({**read_weights(world.weights, "vgg_16")})
     weights, maps = pruned(kernels, biases, dict.fromkeys(kernels, 6), LAYERS, scene.others)
-    state = TrainState({**weights, **{f"vgg_mini/{k}/map": v for k, v in maps.items()}})
+    weights |= {f"vgg_mini/{tap}/map": maps[tap] / np.float32(SCALES[tap]) for tap in LAYERS}
+    state = TrainState(weights)
     take = make_distill_step(
         state,
         teacher,
         LAYERS,
-        dict.fromkeys(LAYERS, 1.0),
+        SCALES,
         content_tap="conv2/conv2_2",
         learning_rate=0.01,
-        gram_weight=1.0,
-        steps=100,
+        gram_weight=3.0,
+        steps=STEPS,
         dtype="float32",
     )
-    first, gradient = take(scene)
-    assert gradient.shape == scene.styled.shape and np.any(gradient != 0)
+    return Lesson(weights, scene, state, take)
+
+
+def _as_the_teacher(weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> dict[str, Any]:
+    """The features of the teacher that a mini network knows of, in float64."""
+    own = reference.vgg(weights, "vgg_mini", CONVOLUTIONS, pictures, PIXEL_SCALE)
+    maps = {tap: weights[f"vgg_mini/{tap}/map"].astype(np.float64) for tap in LAYERS}
+    return {tap: own[tap] @ maps[tap].T * SCALES[tap] for tap in LAYERS}
+
+
+def test_losses_of_a_step_are_those_of_the_formula(world: tiny.World, lesson: Lesson) -> None:
+    scene, teacher = lesson.scene, {**read_weights(world.weights, "vgg_16")}
+    pictures = np.concatenate([scene.styled, scene.styles, scene.others])
+    exact = reference.vgg(teacher, "vgg_16", CONVOLUTIONS, pictures)
+    guess = _as_the_teacher(lesson.weights, pictures)
+    expected = dict.fromkeys((FEATURES, GRAMS, DIFFERENCES), 0.0)
+    for tap in LAYERS:
+        powers = [np.mean(exact[tap][n] ** 2) for n in range(6)]
+        for n in range(6):
+            error = np.mean((exact[tap][n] - guess[tap][n]) ** 2)
+            expected[FEATURES] += error / (powers[n] / 2 + np.mean(powers) / 2) / 6
+        grams = [reference.gram(features) for features in exact[tap]]
+        guessed = [reference.gram(features) for features in guess[tap]]
+        for n in range(6):
+            error = np.sum((grams[n] - guessed[n]) ** 2)
+            expected[GRAMS] += error / np.sum(grams[n] ** 2) / 6
+        for n in range(2):  # The styles stand behind the two styled pictures.
+            difference = grams[n] - grams[2 + n]
+            error = np.sum((difference - (guessed[n] - guessed[2 + n])) ** 2)
+            floor = 0.01 * np.sum(grams[2 + n] ** 2)
+            expected[DIFFERENCES] += error / (np.sum(difference**2) + floor) / 2
+    # Three steps of the ten over which Gram matrices come in.
+    expected[TOTAL] = expected[FEATURES] + 3.0 * 0.3 * (expected[GRAMS] + expected[DIFFERENCES])
+    lesson.begin(3)
+    found, _ = lesson.take(scene)
+    # float32 sums of 10,000 terms.
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_pictures_are_optimized_for_the_teachers_loss(lesson: Lesson) -> None:
+    scene = lesson.scene
+    photos, styles = (_as_the_teacher(lesson.weights, p) for p in (scene.photos, scene.styles))
+
+    def verdict(styled: np.ndarray) -> float:
+        features, value = _as_the_teacher(lesson.weights, styled), 0.0
+        for n, weight in enumerate(scene.style_weights):
+            for tap in LAYERS:
+                own, style = (reference.gram(found[tap][n]) for found in (features, styles))
+                value += float(weight) * np.sum((own - style) ** 2) / features[tap][n].size
+            value += np.mean((features["conv2/conv2_2"][n] - photos["conv2/conv2_2"][n]) ** 2)
+        return value
+
+    lesson.begin(0)
+    _, gradient = lesson.take(scene)
+    rng = np.random.default_rng(6)
+    small = 1e-4  # levels: few of the ReLUs and poolings change sides on the way.
+    for direction in (gradient / np.abs(gradient).max(), *rng.normal(size=(2, *gradient.shape))):
+        ends = [verdict(scene.styled + sign * small * direction) for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * small)
+        assert np.sum(gradient * direction, dtype=np.float64) == pytest.approx(slope, rel=2e-3)
+
+
+def test_steps_on_one_scene_learn_it(lesson: Lesson) -> None:
+    lesson.begin(0)
+    first, gradient = lesson.take(lesson.scene)
+    assert gradient.shape == lesson.scene.styled.shape and np.any(gradient != 0)
     for _ in range(60):
-        last, _ = take(scene)
+        last, _ = lesson.take(lesson.scene)
     for term in (FEATURES, GRAMS, DIFFERENCES):
         assert last[term] < 0.95 * first[term]
 
