@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import logging
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +16,17 @@ from fast_style.terminal import (
     Progress,
     dry_run_argument,
     duration,
+    fresh_argument,
     import_tensorflow,
     loss_number,
+    outliving_output,
     overrides_argument,
     print_facts,
     report_skipped,
     say,
+    tell_signal,
+    tell_start,
     terms_line,
-    turn_away,
 )
 
 if TYPE_CHECKING:
@@ -43,11 +42,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--conf", required=True, metavar="FILE", help="the run, such as conf/candy.yml"
     )
     overrides_argument(parser)
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start over; a run that is already there is renamed, not deleted",
-    )
+    fresh_argument(parser)
     dry_run_argument(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="show warnings and errors alone")
@@ -84,7 +79,7 @@ def run_train(options: argparse.Namespace) -> int:
     if cluster.is_chief:
         fields = {"config": config.to_dict()}
         _log.info("configuration", extra={"event": "config", "fields": fields})
-    with stop_on_signals(_tell_signal) as stop:
+    with stop_on_signals(tell_signal) as stop:
         try:
             import_tensorflow()
             from fast_style.run_events import LoggingObserver
@@ -106,27 +101,7 @@ def run_train(options: argparse.Namespace) -> int:
     return stop.exit_code if result.interrupted else 0
 
 
-def _tell_signal(number: signal.Signals) -> None:
-    text = f"{number.name}: stopping as soon as the work is saved; once more stops at once\n"
-    # Not through Python's stream, which this may have interrupted; the bar has no end of line.
-    with contextlib.suppress(OSError):
-        os.write(2, (("\n" if sys.stderr.isatty() else "") + text).encode())
-
-
-def _outliving_output(tell: Callable[..., None]) -> Callable[..., None]:
-    """A run of hours does not end because nobody reads what it prints, or its log is full."""
-
-    @functools.wraps(tell)
-    def told(*arguments: Any) -> None:
-        try:
-            tell(*arguments)
-        except OSError:
-            turn_away(sys.stdout)
-
-    return told
-
-
-@_outliving_output
+@outliving_output
 def _summarize(config: RunConfig, result: TrainResult) -> None:
     """Prints what a run came to."""
     from fast_style import objective as tags
@@ -187,26 +162,22 @@ def _terminal() -> Any:
     class Terminal(TrainObserver):
         progress: Progress | None = None
 
-        @_outliving_output
         def on_start(self, header: RunHeader) -> None:
-            print_facts(_header_lines(header))
-            for note in header.notes:
-                print(f"note: {note}")
-            sys.stdout.flush()
+            tell_start(_header_lines(header), header.notes)
             self.progress = Progress(header.steps, start=header.start_step)
 
-        @_outliving_output
+        @outliving_output
         def on_step(self, step: int) -> None:
             assert self.progress is not None
             self.progress.move(step)
 
-        @_outliving_output
+        @outliving_output
         def on_log(self, report: StepReport) -> None:
             assert self.progress is not None
             rate = f"{report.images_per_second:.2f}" if report.images_per_second else "-"
             self.progress.tell(f"{terms_line(report.losses)}  {rate} images/s")
 
-        @_outliving_output
+        @outliving_output
         def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
             held_out = ""
             if validation:

@@ -115,6 +115,15 @@ def test_a_run_ends_with_a_summary(
     assert facts["skipped"].strip() == "0 photos (unreadable), 1 batches (not finite)"
 
 
+def test_output_that_nobody_reads_does_not_end_a_run(
+    world: tiny.World, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["train", "-c", str(world.config_file(workplace, steps=1))]) == 0
+    assert (workplace / "models/tiny/model.safetensors").is_file()
+
+
 def test_without_an_observer_a_run_is_logged(
     world: tiny.World, workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
