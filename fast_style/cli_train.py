@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fast_style.images import printable
+from fast_style.jobs import plan_jobs
+from fast_style.samples import names_samples, sample_photos
 from fast_style.stopping import stop_on_signals
 from fast_style.terminal import (
     Progress,
@@ -98,6 +102,8 @@ def run_train(options: argparse.Namespace) -> int:
     if for_people:
         report_skipped(result.skipped)
         _summarize(config, result)
+    if cluster.is_chief and names_samples(config.dataset) and not result.interrupted:
+        _tell_picture(_stylize_sample(config, result), aloud=for_people)
     return stop.exit_code if result.interrupted else 0
 
 
@@ -145,13 +151,37 @@ def _summarize(config: RunConfig, result: TrainResult) -> None:
     of_step = ""
     if result.model_step != result.steps:
         of_step = f" (of step {result.model_step:,}, with the lowest held-out loss)"
+    photo = shlex.quote(_picture_to_stylize(config))
     facts += [
         ("model", f"{result.model}{of_step}"),
         ("preview", str(folder / "preview.jpg")),
-        ("stylize", f"python eval.py --model {folder} --image photo.jpg"),
+        ("stylize", f"python eval.py --model {folder} --image {photo}"),
         ("charts", f"tensorboard --logdir {folder}"),
     ]
     print_facts(facts)
+
+
+def _stylize_sample(config: RunConfig, result: TrainResult) -> Path:
+    """Stylizes the first of the sample photos that a run was trained on, and says where it is."""
+    from fast_style.pipeline import run_jobs
+    from fast_style.stylize import load
+
+    [job] = plan_jobs([_picture_to_stylize(config)], None, config.naming, form="jpg")
+    [outcome] = run_jobs([job], load(result.model, precision=config.precision).stylize)
+    if outcome.error is not None:
+        raise outcome.error
+    return job.target
+
+
+def _tell_picture(path: Path, *, aloud: bool) -> None:
+    _log.info("picture: %s", path, extra={"event": "picture", "fields": {"path": str(path)}})
+    if aloud:
+        outliving_output(print_facts)([("picture", printable(path))])
+
+
+def _picture_to_stylize(config: RunConfig) -> str:
+    """Names a photo that shows what was trained: one that is there, if we know any."""
+    return str(sample_photos()[0]) if names_samples(config.dataset) else "photo.jpg"
 
 
 def _terminal() -> Any:
