@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ import tensorflow as tf
 
 from fast_style import objective as tags
 from fast_style.descent import adam_direction
+from fast_style.errors import DataError, ImageError
 from fast_style.files import atomic_path
 from fast_style.images import cover_crop, load_training_crop, read_opaque
 from fast_style.loss_net import LossNetwork
 from fast_style.objective import Objective, style_grams
 from fast_style.picture_loss import Evaluator, picture_loss_of
+
+_log = logging.getLogger(__name__)
 
 STAGES = (0, 5, 15, 40, 100)
 
@@ -119,8 +123,8 @@ def compare(
     Args:
       own: The distilled network.
       teacher: Its teacher, built for layers of the same order.
-      photos: Held-out photos.
-      styles: Held-out style pictures.
+      photos: Held-out photos; those that cannot be read are left out, with a warning in the log.
+      styles: Held-out style pictures; so are these.
       content_layer: Where contents are compared: a layer without the network's name.
       size: Side of the pictures in px.
       pairs: How many photos are optimized.
@@ -128,10 +132,14 @@ def compare(
       seed: Decides which photo goes with which style, and the style weights.
       to_please_teacher: Whether pictures are optimized for the teacher's losses instead.
       on_step: Is told how many pairs of how many are done.
+
+    Raises:
+      DataError: If no photo or no style picture can be read.
     """
     rng = np.random.default_rng(seed)
     networks = (own, teacher)
-    pictures = [cover_crop(read_opaque(path), size) for path in styles]
+    pictures = _readable_styles(styles, size)
+    crops = _crops(photos, size)
     grams = [style_grams(network, network.layers, pictures) for network in networks]
     critic = 1 if to_please_teacher else 0
     evaluator = Evaluator(networks[critic])
@@ -140,7 +148,7 @@ def compare(
         style = int(rng.integers(len(pictures)))
         low, high = _STYLE_WEIGHTS
         weight = float(low * (high / low) ** rng.random())
-        photo = load_training_crop(photos[pair % len(photos)], size)
+        photo = next(crops)
         losses = [
             picture_loss_of(
                 Objective(
@@ -223,6 +231,33 @@ def table_lines(report: DistillReport) -> list[str]:
         rows.append((term, f"{found.rank_correlation:.3f}", ratio, spread))
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
+
+
+def _readable_styles(styles: Sequence[Path], size: int) -> list[np.ndarray]:
+    pictures = []
+    for path in styles:
+        try:
+            pictures.append(cover_crop(read_opaque(path), size))
+        except ImageError as error:
+            _log.warning("style picture left out: %s", error)
+    if not pictures:
+        raise DataError(f"none of the {len(styles)} style pictures can be read")
+    return pictures
+
+
+def _crops(photos: Sequence[Path], size: int) -> Iterator[np.ndarray]:
+    """Gives the centre crops of photos in turn, over and over."""
+    left = list(photos)
+    while left:
+        for path in tuple(left):
+            try:
+                crop = load_training_crop(path, size)
+            except ImageError as error:
+                _log.warning("photo left out: %s", error)
+                left.remove(path)
+                continue
+            yield crop
+    raise DataError(f"none of the {len(photos)} photos can be read")
 
 
 def _tags(style_layers: Mapping[str, float]) -> list[str]:

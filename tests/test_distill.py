@@ -518,6 +518,21 @@ def test_columns_of_a_table_stay_apart() -> None:
         assert re.split("  +", line)[2:] == [ratio, spread]
 
 
+def test_a_comparison_leaves_out_what_cannot_be_read(
+    world: tiny.World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    broken = tmp_path / "broken.jpg"
+    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
+    options: dict[str, Any] = {"content_layer": LAYERS[1], "size": 32, "pairs": 1, "stages": (0,)}
+    photos = find_photos(world.held_out)
+    compare(teacher, teacher, [broken, *photos], [broken, world.style], **options)
+    told = [record.getMessage().split(" left out: ")[0] for record in caplog.records]
+    assert told == ["style picture", "photo"]
+    with pytest.raises(DataError, match="none of the 1 photos can be read"):
+        compare(teacher, teacher, [broken], [world.style], **options)
+
+
 def test_a_teacher_agrees_with_itself(world: tiny.World) -> None:
     teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
     seen = []
