@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style.distill_data import Scene
+from fast_style.errors import FastStyleError
 from fast_style.learning_rate import learning_rate_at
 from fast_style.loss_net import LossNetwork
 from fast_style.losses import gram_matrix
@@ -24,6 +25,7 @@ _WARM_UP = 100  # steps
 _LAST_RATE = 0.02  # Of the first.
 _RAMP = 0.1  # Of all steps.
 _FLOOR = 0.01
+_GRADIENT = "gradient"
 
 
 def make_distill_step(
@@ -73,7 +75,8 @@ def make_distill_step(
 
     Returns:
       A function of a scene that updates the state and returns the losses, and the gradient of the
-      verdict by the scene's styled pictures.
+      verdict by the scene's styled pictures. It raises a FastStyleError that names the step and the
+      terms if a loss, or the gradient of their total, is not finite; the state is then of no use.
     """
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -152,16 +155,26 @@ def make_distill_step(
             last=_LAST_RATE,
         )
         with tf.control_dependencies(state.apply_adam(gradients, dict.fromkeys(gradients, rate))):
-            return {tag: tf.identity(value) for tag, value in losses.items()}, picture_gradient
+            found = {tag: tf.identity(value) for tag, value in (losses | {_GRADIENT: norm}).items()}
+            return found, picture_gradient
 
     def take(scene: Scene) -> tuple[dict[str, float], np.ndarray]:
-        losses, gradient = step(
+        found, gradient = step(
             *map(
                 tf.constant,
                 (scene.styled, scene.styles, scene.others, scene.photos, scene.style_weights),
             )
         )
-        return {tag: float(value) for tag, value in losses.items()}, gradient.numpy()
+        losses = {tag: float(value) for tag, value in found.items()}
+        if broken := [tag for tag, value in losses.items() if not np.isfinite(value)]:
+            raise FastStyleError(
+                f"step {int(state.step)}: not a finite number: {', '.join(broken)}; distillation "
+                "stopped and nothing since the last checkpoint was saved. Start over with --fresh "
+                "and a lower learning_rate; or set precision: float32, and the same command goes "
+                "on from the last checkpoint, if there is one"
+            )
+        del losses[_GRADIENT]
+        return losses, gradient.numpy()
 
     return take
 

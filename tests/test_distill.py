@@ -37,7 +37,7 @@ from fast_style.distill_report import (
 )
 from fast_style.distill_start import informative_channels, least_squares, pruned
 from fast_style.distill_step import DIFFERENCES, FEATURES, GRAMS, TOTAL, make_distill_step
-from fast_style.errors import ConfigError, DataError, WeightsError
+from fast_style.errors import ConfigError, DataError, FastStyleError, WeightsError
 from fast_style.loss_net import build_loss_network
 from fast_style.loss_weights import read_weights
 from fast_style.mini_net import PIXEL_SCALE, mini_features
@@ -352,6 +352,14 @@ def test_steps_on_one_scene_learn_it(lesson: Lesson) -> None:
         last, _ = lesson.take(lesson.scene)
     for term in (FEATURES, GRAMS, DIFFERENCES):
         assert last[term] < 0.95 * first[term]
+
+
+def test_numbers_that_are_not_finite_name_the_term_and_the_step(lesson: Lesson) -> None:
+    lesson.begin(4)
+    lesson.state.weights["vgg_mini/conv2/conv2_2/map"].assign(tf.fill([128, 6], 1e18))
+    terms = "grams, differences, total, gradient"
+    with pytest.raises(FastStyleError, match=f"step 5: not a finite number: (features, )?{terms};"):
+        lesson.take(lesson.scene)
 
 
 def test_a_finished_run_leaves_a_loss_network(world: tiny.World, tmp_path: Path) -> None:
