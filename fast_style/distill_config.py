@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fast_style import checks, flat_config
 from fast_style.flat_config import Problem
 from fast_style.loss_models import (
-    BUNDLED,
     VGG_BLOCKS,
     default_weights_file,
     vgg_convolutions,
@@ -74,8 +73,8 @@ class DistillConfig:
     val_dataset: Annotated[str | None, checks.optional(checks.path)] = None
     val_styles: Annotated[str | None, checks.optional(checks.path)] = None
     report_photos: Annotated[int, checks.whole(1)] = 40
-    output: Annotated[str, checks.path] = BUNDLED.as_posix()
-    run_folder: Annotated[str, checks.path] = "models/vgg_mini"
+    output: Annotated[str, checks.path] = "models/distill_vgg_mini/vgg_mini.safetensors"
+    run_folder: Annotated[str, checks.path] = "models/distill_vgg_mini"
     layers: Annotated[tuple[str, ...], checks.layers] = (
         "conv1/conv1_2",
         "conv2/conv2_2",
@@ -152,6 +151,12 @@ def _convolutions(teacher: str) -> tuple[str, ...]:
 
 def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Finds what contradicts what; a problem names all keys that it was concluded from."""
+    held_out = {key: values.get(key, "") for key in ("val_dataset", "val_styles")}
+    if None in held_out.values() and any(held_out.values()):
+        missing, given = sorted(held_out, key=lambda key: held_out[key] is not None)
+        yield Problem(
+            frozenset(held_out), f"{missing}: missing, and {given} is given; give both or none"
+        )
     if "teacher" not in values or "layers" not in values:
         return
     known = _convolutions(values["teacher"])

@@ -453,12 +453,15 @@ def test_missing_weights_are_told_before_anything_is_written(
 
 
 def test_the_file_of_the_project_holds_the_defaults() -> None:
-    assert load_distill_config(ROOT / "conf/distill/vgg_mini.yml") == DistillConfig()
+    config = load_distill_config(ROOT / "conf/distill/vgg_mini.yml")
+    assert config == DistillConfig()
+    # Nobody's first try replaces the file that comes along.
+    assert not (ROOT / config.output).exists()
 
 
 def test_a_config_is_written_as_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
-    wanted = DistillConfig(steps=7, val_dataset="photos")
+    wanted = DistillConfig(steps=7, val_dataset="photos", val_styles="styles")
     path.write_text(distill_config_to_yaml(wanted))
     assert load_distill_config(path) == wanted
 
@@ -474,6 +477,8 @@ def test_a_config_is_written_as_it_is_read(tmp_path: Path) -> None:
         ({"channels": 16}, "channels: expected a list of whole numbers, got 16"),
         ({"content_layer": "conv3/conv3_2"}, "content_layer: expected one of layers, got"),
         ({"image_size": 32}, "image_size"),
+        ({"val_styles": "a"}, "val_dataset: missing, and val_styles is given; give both or none"),
+        ({"val_dataset": "a"}, "val_styles: missing, and val_dataset is given"),
     ],
 )
 def test_mistakes_are_told(changes: Mapping[str, Any], message: str) -> None:
