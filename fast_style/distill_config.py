@@ -37,6 +37,8 @@ class DistillConfig:
     Attributes:
       teacher: The VGG to learn from.
       teacher_file: Its weights; '' stands for `loss_models.default_weights_file`.
+      teacher_note: What whoever gets the network should know of these weights, such as whose they
+        are; written into its header.
       dataset: Folder of photos, searched recursively.
       styles: Folder of style pictures, likewise; the more kinds, the better.
       val_dataset: Held-out photos, for the report.
@@ -68,6 +70,7 @@ class DistillConfig:
 
     teacher: Annotated[str, checks.choice(*TEACHERS)] = "vgg_16"
     teacher_file: Annotated[str, checks.path] = ""
+    teacher_note: Annotated[str, checks.text] = ""
     dataset: Annotated[str, checks.path] = "data/train2014"
     styles: Annotated[str, checks.path] = "data/styles"
     val_dataset: Annotated[str | None, checks.optional(checks.path)] = None

@@ -20,7 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style import objective as tags
+from fast_style.data import find_photos
 from fast_style.descent import adam_direction
+from fast_style.distill_config import DistillConfig
 from fast_style.errors import DataError, ImageError
 from fast_style.files import atomic_path
 from fast_style.images import cover_crop, load_training_crop, read_opaque
@@ -185,6 +187,22 @@ def compare(
     names = ("total", "content", *(f"style {layer.split('/')[-1]}" for layer in own.layers))
     values = [np.array(row) for row in rows]
     return DistillReport(names, values[0], values[1], agreements(names, values[0], values[1]))
+
+
+def find_held_out(config: DistillConfig) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Lists the held-out photos and style pictures for the report; none where it has none.
+
+    Raises:
+      DataError: If there are none in a folder that is named, or none that can be read.
+    """
+    if config.val_dataset is None or config.val_styles is None:
+        return (), ()
+    advice = "point `val_styles` at a folder of style pictures"
+    photos = find_photos(config.val_dataset, advice="point `val_dataset` at a folder of photos")
+    styles = find_photos(config.val_styles, advice=advice)
+    next(_crops(photos, 1))
+    _readable_styles(styles, 1)
+    return photos, styles
 
 
 def calibration(
