@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -19,7 +20,9 @@ import tensorflow as tf
 import tiny
 import weight_files
 
+from fast_style import cli_distill
 from fast_style.checkpoints import newest_checkpoint, save_checkpoint
+from fast_style.cli import main
 from fast_style.data import find_photos, read_crops
 from fast_style.distill import DistillHeader, DistillObserver, DistillResult, distill
 from fast_style.distill_config import (
@@ -693,3 +696,69 @@ def test_a_teacher_agrees_with_itself(sources: Sources, caplog: pytest.LogCaptur
         "style conv1_2",
         "style conv2_2",
     ]
+
+
+def test_the_command_starts_over_and_reports(
+    sources: Sources, done_before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out: dict[str, Any] = {
+        "val_dataset": str(sources.held_out),
+        "val_styles": str(sources.styles),
+    }
+    arguments = overrides(sources, done_before, steps=1, seed=1, report_photos=2, **held_out)
+    before = sorted(done_before.rglob("*"))
+    assert main(["distill", *arguments, "--dry-run"]) == 0
+    assert sorted(done_before.rglob("*")) == before
+    assert main(["distill", *arguments]) == 2
+    assert "start over with --fresh" in capsys.readouterr().err
+    assert main(["distill", *arguments, "--fresh"]) == 0
+    told, errors = capsys.readouterr()
+    assert "network:" in told and "rank correlation" in told
+    assert re.search(r"picture left out: .*!broken\.jpg", errors)
+    [aside] = done_before.glob("run.2*")
+    assert f"note: the run that was in {done_before}/run is now in {aside}" in told
+    assert newest_checkpoint(aside) == aside / "fast-style-model.ckpt-4"
+    report = json.loads((done_before / "run/report.json").read_text())
+    assert report["triples"] == 10 and set(report["agreement"]) >= {"total", "content"}
+    page = (done_before / "run/report.html").read_text()
+    assert page.count("<svg") == 4 and "style conv2_2" in page
+
+
+def test_the_command_without_held_out_pictures_says_what_is_missing(
+    sources: Sources, done_before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["distill", *overrides(sources, done_before)]) == 0
+    assert "no report: it needs val_dataset and val_styles" in capsys.readouterr().err
+
+
+def test_a_report_needs_pictures_and_the_very_network(
+    sources: Sources,
+    done_before: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(done_before)
+    assert main(["distill", *overrides(sources, done_before), "--report-only"]) == 2
+    assert "it needs val_dataset and val_styles" in capsys.readouterr().err
+    held_out = {"val_dataset": str(sources.held_out), "val_styles": str(sources.styles)}
+    # The default of other commands, which stands for a file that comes along.
+    arguments = overrides(sources, done_before, **held_out, output=str(BUNDLED))
+    assert main(["distill", *arguments, "--report-only"]) == 2
+    assert f"{BUNDLED}: there is no such network to report on" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_does_not_end_a_run(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        observer = cli_distill._terminal()
+        observer.on_start(finished.seen.header)
+        for step in (1, 2):
+            observer.on_step(step)
+            observer.on_log(step, {TOTAL: 1.0})
+            observer.on_checkpoint(Path("a"))
+        observer.close()
+        cli_distill._summarize(finished.result)
+        with contextlib.suppress(OSError):
+            full.flush()
