@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import logging
-import sys
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fast_style.images import printable
+from fast_style.jobs import plan_jobs
+from fast_style.samples import names_samples, sample_photos
 from fast_style.stopping import stop_on_signals
 from fast_style.terminal import (
     Progress,
     dry_run_argument,
     duration,
+    fresh_argument,
     import_tensorflow,
     loss_number,
+    outliving_output,
     overrides_argument,
     print_facts,
     report_skipped,
     say,
     tell_signal,
+    tell_start,
     terms_line,
-    turn_away,
 )
 
 if TYPE_CHECKING:
@@ -42,11 +46,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--conf", required=True, metavar="FILE", help="the run, such as conf/candy.yml"
     )
     overrides_argument(parser)
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start over; a run that is already there is renamed, not deleted",
-    )
+    fresh_argument(parser)
     dry_run_argument(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="show warnings and errors alone")
@@ -102,23 +102,12 @@ def run_train(options: argparse.Namespace) -> int:
     if for_people:
         report_skipped(result.skipped)
         _summarize(config, result)
+    if cluster.is_chief and names_samples(config.dataset) and not result.interrupted:
+        _tell_picture(_stylize_sample(config, result), aloud=for_people)
     return stop.exit_code if result.interrupted else 0
 
 
-def _outliving_output(tell: Callable[..., None]) -> Callable[..., None]:
-    """A run of hours does not end because nobody reads what it prints, or its log is full."""
-
-    @functools.wraps(tell)
-    def told(*arguments: Any) -> None:
-        try:
-            tell(*arguments)
-        except OSError:
-            turn_away(sys.stdout)
-
-    return told
-
-
-@_outliving_output
+@outliving_output
 def _summarize(config: RunConfig, result: TrainResult) -> None:
     """Prints what a run came to."""
     from fast_style import objective as tags
@@ -162,13 +151,37 @@ def _summarize(config: RunConfig, result: TrainResult) -> None:
     of_step = ""
     if result.model_step != result.steps:
         of_step = f" (of step {result.model_step:,}, with the lowest held-out loss)"
+    photo = shlex.quote(_picture_to_stylize(config))
     facts += [
         ("model", f"{result.model}{of_step}"),
         ("preview", str(folder / "preview.jpg")),
-        ("stylize", f"python eval.py --model {folder} --image photo.jpg"),
+        ("stylize", f"python eval.py --model {folder} --image {photo}"),
         ("charts", f"tensorboard --logdir {folder}"),
     ]
     print_facts(facts)
+
+
+def _stylize_sample(config: RunConfig, result: TrainResult) -> Path:
+    """Stylizes the first of the sample photos that a run was trained on, and says where it is."""
+    from fast_style.pipeline import run_jobs
+    from fast_style.stylize import load
+
+    [job] = plan_jobs([_picture_to_stylize(config)], None, config.naming, form="jpg")
+    [outcome] = run_jobs([job], load(result.model, precision=config.precision).stylize)
+    if outcome.error is not None:
+        raise outcome.error
+    return job.target
+
+
+def _tell_picture(path: Path, *, aloud: bool) -> None:
+    _log.info("picture: %s", path, extra={"event": "picture", "fields": {"path": str(path)}})
+    if aloud:
+        outliving_output(print_facts)([("picture", printable(path))])
+
+
+def _picture_to_stylize(config: RunConfig) -> str:
+    """Names a photo that shows what was trained: one that is there, if we know any."""
+    return str(sample_photos()[0]) if names_samples(config.dataset) else "photo.jpg"
 
 
 def _terminal() -> Any:
@@ -179,26 +192,22 @@ def _terminal() -> Any:
     class Terminal(TrainObserver):
         progress: Progress | None = None
 
-        @_outliving_output
         def on_start(self, header: RunHeader) -> None:
-            print_facts(_header_lines(header))
-            for note in header.notes:
-                print(f"note: {note}")
-            sys.stdout.flush()
+            tell_start(_header_lines(header), header.notes)
             self.progress = Progress(header.steps, start=header.start_step)
 
-        @_outliving_output
+        @outliving_output
         def on_step(self, step: int) -> None:
             assert self.progress is not None
             self.progress.move(step)
 
-        @_outliving_output
+        @outliving_output
         def on_log(self, report: StepReport) -> None:
             assert self.progress is not None
             rate = f"{report.images_per_second:.2f}" if report.images_per_second else "-"
             self.progress.tell(f"{terms_line(report.losses)}  {rate} images/s")
 
-        @_outliving_output
+        @outliving_output
         def on_checkpoint(self, path: Path, validation: Mapping[str, float]) -> None:
             held_out = ""
             if validation:

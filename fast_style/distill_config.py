@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fast_style import checks, flat_config
 from fast_style.flat_config import Problem
 from fast_style.loss_models import (
-    BUNDLED,
     VGG_BLOCKS,
     default_weights_file,
     vgg_convolutions,
@@ -38,11 +37,15 @@ class DistillConfig:
     Attributes:
       teacher: The VGG to learn from.
       teacher_file: Its weights; '' stands for `loss_models.default_weights_file`.
+      teacher_note: What whoever gets the network should know of these weights, such as whose they
+        are; written into its header.
       dataset: Folder of photos, searched recursively.
       styles: Folder of style pictures, likewise; the more kinds, the better.
       val_dataset: Held-out photos, for the report.
       val_styles: Held-out style pictures, for the report.
-      report_photos: How many photos the report optimizes; more than there are: for other styles.
+      report_photos: How many photos the report looks at, divided among four nets; each photo at
+        four stages of their training.
+      report_size: Side of its pictures in px.
       output: The file to write.
       run_folder: Where checkpoints and the report go.
       layers: The teacher's layers that losses will look at; 'conv4/conv4_3'.
@@ -55,8 +58,8 @@ class DistillConfig:
       steps: Steps of distillation.
       learning_rate: Adam's at its highest; it is warmed up, and decays along a cosine.
       gram_weight: Weight of errors of Gram matrices beside errors of features.
-      calibration_photos: How many photos are optimized in the end, to measure what is missing
-        from the lengths that the network reports.
+      calibration_photos: How many photos are stylized by nets in training in the end, to measure
+        what is missing from the lengths that the network reports.
       precision: 'auto', 'float32' or 'bfloat16'.
       seed: Everything random derives from it.
       log_every_steps: Steps between two reports.
@@ -69,13 +72,15 @@ class DistillConfig:
 
     teacher: Annotated[str, checks.choice(*TEACHERS)] = "vgg_16"
     teacher_file: Annotated[str, checks.path] = ""
+    teacher_note: Annotated[str, checks.text] = ""
     dataset: Annotated[str, checks.path] = "data/train2014"
     styles: Annotated[str, checks.path] = "data/styles"
     val_dataset: Annotated[str | None, checks.optional(checks.path)] = None
     val_styles: Annotated[str | None, checks.optional(checks.path)] = None
-    report_photos: Annotated[int, checks.whole(1)] = 40
-    output: Annotated[str, checks.path] = BUNDLED.as_posix()
-    run_folder: Annotated[str, checks.path] = "models/vgg_mini"
+    report_photos: Annotated[int, checks.whole(1)] = 52
+    report_size: Annotated[int, checks.whole(32)] = 256
+    output: Annotated[str, checks.path] = "models/distill_vgg_mini/vgg_mini.safetensors"
+    run_folder: Annotated[str, checks.path] = "models/distill_vgg_mini"
     layers: Annotated[tuple[str, ...], checks.layers] = (
         "conv1/conv1_2",
         "conv2/conv2_2",
@@ -152,6 +157,12 @@ def _convolutions(teacher: str) -> tuple[str, ...]:
 
 def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Finds what contradicts what; a problem names all keys that it was concluded from."""
+    held_out = {key: values.get(key, "") for key in ("val_dataset", "val_styles")}
+    if None in held_out.values() and any(held_out.values()):
+        missing, given = sorted(held_out, key=lambda key: held_out[key] is not None)
+        yield Problem(
+            frozenset(held_out), f"{missing}: missing, and {given} is given; give both or none"
+        )
     if "teacher" not in values or "layers" not in values:
         return
     known = _convolutions(values["teacher"])

@@ -9,6 +9,7 @@ they soon show.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ import numpy as np
 
 from fast_style.errors import DataError, ImageError
 from fast_style.images import fit_long_side, load_training_crop, read_opaque, resize
+
+_log = logging.getLogger(__name__)
 
 _LARGEST_STYLE = 512  # px, long side kept in memory
 _LIFE = 50  # Mean number of steps that a picture is optimized for.
@@ -47,7 +50,11 @@ class Scene:
 
 
 class Studio:
-    """Pictures to distil on. What it shows depends on its seed, the step and `improve` alone."""
+    """Pictures to distil on. What it shows depends on its seed, the step and `improve` alone.
+
+    Attributes:
+      style_files: The style pictures that could be read.
+    """
 
     def __init__(
         self,
@@ -61,7 +68,7 @@ class Studio:
         """Reads the style pictures and fills the studio.
 
         Args:
-          photos: Photos; those that cannot be read are passed over.
+          photos: Photos; those that cannot be read are left out, with a warning in the log.
           styles: Style pictures; so are these.
           size: Side of the pictures in px.
           seed: Decides everything.
@@ -72,14 +79,16 @@ class Studio:
         """
         self._photos = list(photos)
         self._size, self._seed = size, seed
-        self._styles = []
+        self._left_out: set[Path] = set()
+        found = {}
         for path in styles:
             try:
-                self._styles.append(fit_long_side(read_opaque(path), _LARGEST_STYLE))
-            except ImageError:
-                continue
-        if not self._styles:
+                found[path] = fit_long_side(read_opaque(path), _LARGEST_STYLE)
+            except ImageError as error:
+                self._leave_out(path, error)
+        if not found:
             raise DataError(f"none of the {len(styles)} style pictures can be read")
+        self.style_files, self._styles = tuple(found), list(found.values())
         shape = (seats, size, size, 3)
         self.styled = np.zeros(shape, np.float32)
         self.photos = np.zeros(shape, np.float32)
@@ -166,6 +175,12 @@ class Studio:
             1 + rng.geometric(1.0 / _LIFE),
         )
 
+    def _leave_out(self, path: Path, error: ImageError) -> None:
+        """Tells of a picture that cannot be read, once."""
+        if path not in self._left_out:
+            self._left_out.add(path)
+            _log.warning("picture left out: %s", error)
+
     def _photo(self, rng: np.random.Generator) -> np.ndarray:
         """A square of a photo, more or less of it."""
         for _ in range(20):
@@ -178,7 +193,8 @@ class Studio:
                     offset=(float(rng.random()), float(rng.random())),
                     flip=bool(rng.random() < 0.5),
                 )
-            except ImageError:
+            except ImageError as error:
+                self._leave_out(path, error)
                 continue
             top, left = rng.integers(side - self._size + 1, size=2)
             return crop[top : top + self._size, left : left + self._size].astype(np.float32)

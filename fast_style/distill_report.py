@@ -1,34 +1,18 @@
-"""How far a distilled loss network can be trusted: its verdicts beside its teacher's.
-
-Held-out photos are optimized for held-out styles with the losses of the distilled network itself,
-since pictures made to please it show best what it does not see. Pictures of several stages, with
-their photo and style, are then scored by both networks.
-"""
+"""How far a distilled loss network can be trusted: its verdicts beside its teacher's."""
 
 from __future__ import annotations
 
 import dataclasses
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from fast_style import objective as tags
-from fast_style.descent import adam_direction
 from fast_style.files import atomic_path
-from fast_style.images import cover_crop, load_training_crop, read_opaque
-from fast_style.loss_net import LossNetwork
-from fast_style.objective import Objective, style_grams
-from fast_style.picture_loss import Evaluator, picture_loss_of
-
-STAGES = (0, 5, 15, 40, 100)
-
-_STYLE_WEIGHTS = (20.0, 300.0)
 
 
 @dataclass(frozen=True)
@@ -100,85 +84,6 @@ def agreements(terms: Sequence[str], own: np.ndarray, teacher: np.ndarray) -> di
     return found
 
 
-def compare(
-    own: LossNetwork,
-    teacher: LossNetwork,
-    photos: Sequence[Path],
-    styles: Sequence[Path],
-    *,
-    content_layer: str,
-    size: int = 256,
-    pairs: int = 40,
-    stages: Sequence[int] = STAGES,
-    seed: int = 0,
-    to_please_teacher: bool = False,
-    on_step: Callable[[int, int], None] | None = None,
-) -> DistillReport:
-    """Scores `pairs` * len(stages) triples of a picture, a photo and a style by both networks.
-
-    Args:
-      own: The distilled network.
-      teacher: Its teacher, built for layers of the same order.
-      photos: Held-out photos.
-      styles: Held-out style pictures.
-      content_layer: Where contents are compared: a layer without the network's name.
-      size: Side of the pictures in px.
-      pairs: How many photos are optimized.
-      stages: After how many steps of Adam, at 10 levels a step, pictures are scored.
-      seed: Decides which photo goes with which style, and the style weights.
-      to_please_teacher: Whether pictures are optimized for the teacher's losses instead.
-      on_step: Is told how many pairs of how many are done.
-    """
-    rng = np.random.default_rng(seed)
-    networks = (own, teacher)
-    pictures = [cover_crop(read_opaque(path), size) for path in styles]
-    grams = [style_grams(network, network.layers, pictures) for network in networks]
-    critic = 1 if to_please_teacher else 0
-    evaluator = Evaluator(networks[critic])
-    rows: tuple[list[list[float]], list[list[float]]] = ([], [])
-    for pair in range(pairs):
-        style = int(rng.integers(len(pictures)))
-        low, high = _STYLE_WEIGHTS
-        weight = float(low * (high / low) ** rng.random())
-        photo = load_training_crop(photos[pair % len(photos)], size)
-        losses = [
-            picture_loss_of(
-                Objective(
-                    network=network,
-                    content_layers=(_named(network, content_layer),),
-                    target_grams={layer: gram[style : style + 1] for layer, gram in found.items()},
-                    style_weights=np.array([weight], np.float32),
-                    content_weight=1.0,
-                    tv_weight=0.0,
-                )
-            )
-            for network, found in zip(networks, grams, strict=True)
-        ]
-        photo_features = [
-            network(tf.constant(photo[None]), tuple(loss.content_layers))
-            for network, loss in zip(networks, losses, strict=True)
-        ]
-        evaluate = evaluator.evaluation(losses[critic], photo_features[critic])
-        picture = photo.astype(np.float32)
-        if rng.random() < 0.3:
-            picture = rng.uniform(0, 255, picture.shape).astype(np.float32)
-        direction = adam_direction(beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-        for step in range(max(stages) + 1):
-            if step in stages:
-                for row, loss, features in zip(rows, losses, photo_features, strict=True):
-                    terms = loss.terms(tf.constant(picture[None]), features)
-                    row.append([float(terms[tag]) for tag in _tags(loss.style_layers)])
-            if step == max(stages):
-                break
-            gradient = evaluate(picture)[1]
-            picture = np.clip(picture - 10.0 * direction(gradient), 0, 255).astype(np.float32)
-        if on_step is not None:
-            on_step(pair + 1, pairs)
-    names = ("total", "content", *(f"style {layer.split('/')[-1]}" for layer in own.layers))
-    values = [np.array(row) for row in rows]
-    return DistillReport(names, values[0], values[1], agreements(names, values[0], values[1]))
-
-
 def calibration(
     report: DistillReport, layers: Sequence[str], content_layer: str
 ) -> dict[str, float]:
@@ -217,19 +122,12 @@ def write_distill_report(folder: Path, report: DistillReport, title: str) -> tup
 
 def table_lines(report: DistillReport) -> list[str]:
     """Returns the agreement of each term as lines of text."""
-    lines = [f"{'term':<16}{'rank correlation':>18}{'median ratio':>14}{'10 % .. 90 %':>16}"]
+    rows = [("term", "rank correlation", "median ratio", "10 % .. 90 %")]
     for term, found in report.agreement.items():
-        spread = f"{found.low:.2f} .. {found.high:.2f}"
-        lines.append(f"{term:<16}{found.rank_correlation:>18.3f}{found.ratio:>14.2f}{spread:>16}")
-    return lines
-
-
-def _tags(style_layers: Mapping[str, float]) -> list[str]:
-    return [tags.TOTAL, tags.CONTENT, *(tags.STYLE_LAYER + layer for layer in style_layers)]
-
-
-def _named(network: LossNetwork, layer: str) -> str:
-    return next(name for name in network.layers if name.endswith(layer))
+        ratio, spread = f"{found.ratio:.2f}", f"{found.low:.2f} .. {found.high:.2f}"
+        rows.append((term, f"{found.rank_correlation:.3f}", ratio, spread))
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -267,7 +165,7 @@ line {{ stroke: var(--line); }}
 </style></head><body>
 <h1>{html.escape(title)}</h1>
 <p>{len(report.own)} triples of a picture, its photo and a style, none of them used in distillation.
-Pictures were optimized for the losses of the distilled network.</p>
+The pictures are answers of nets that were trained with the distilled network.</p>
 <table><thead><tr><th>term</th><th>rank correlation</th><th>median ratio</th>
 <th>10 % to 90 %</th></tr></thead><tbody>{rows}</tbody></table>
 <p>Below, the teacher's value from left to right and the distilled network's from bottom to top, on

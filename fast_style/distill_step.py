@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style.distill_data import Scene
+from fast_style.errors import FastStyleError
 from fast_style.learning_rate import learning_rate_at
 from fast_style.loss_net import LossNetwork
 from fast_style.losses import gram_matrix
@@ -22,6 +23,9 @@ TOTAL = "total"
 
 _WARM_UP = 100  # steps
 _LAST_RATE = 0.02  # Of the first.
+_RAMP = 0.1  # Of all steps.
+_FLOOR = 0.01
+_GRADIENT = "gradient"
 
 
 def make_distill_step(
@@ -38,12 +42,24 @@ def make_distill_step(
 ) -> Callable[[Scene], tuple[dict[str, float], np.ndarray]]:
     """Returns the function that takes a step.
 
-    With T the teacher's features of a layer, F those of the mini network and Q its map, both Gram
-    matrices and features count relative to their size, picture by picture:
+    With T the teacher's features of a layer divided by their scale s, F those of the mini network
+    and Q its map, both Gram matrices and features count relative to their size, picture by picture:
 
         features     ||T - F Q'||^2 / (||T||^2 / 2 + mean ||T||^2 / 2)
-        grams        ||G_T - Q G_F Q'||^2 / ||G_T||^2
-        differences  the same of G(styled) - G(style), whose length is the teacher's style loss
+        grams        ||G_T - G||^2 / ||G_T||^2, where G = Q G_F Q' is the Gram matrix of F Q'
+        differences  ||D_T - D||^2 / (||D_T||^2 + 0.01 ||G_T(style)||^2), where D = G(styled) -
+                     G(style), whose length is the teacher's style loss; the hundredth keeps
+                     pictures that have their style already from counting more than all others
+        total        features + r gram_weight (grams + differences)
+
+    Each is a mean over pictures, or pairs of a picture and its style, and a sum over layers; r
+    rises from 0 to 1 over the first tenth of the steps. The learning rate is warmed up over 100
+    steps and falls to a fiftieth along a cosine; a gradient longer than 1 is shortened to 1.
+
+    What the styled pictures of the studio are optimized for, the mini network's verdict, is the
+    teacher's loss of each as that network sees it, with H W C the size of the teacher's features:
+
+        w sum over layers ||s^2 D||^2 / (H W C) + ||s (F - F_photo) Q'||^2 / (H W C), of content_tap
 
     Args:
       state: `mini_net` variables and, under 'map', Q of each tap, from features to the teacher's
@@ -59,7 +75,8 @@ def make_distill_step(
 
     Returns:
       A function of a scene that updates the state and returns the losses, and the gradient of the
-      mini network's verdict by the scene's styled pictures.
+      verdict by the scene's styled pictures. It raises a FastStyleError that names the step and the
+      terms if a loss, or the gradient of their total, is not finite; the state is then of no use.
     """
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -106,7 +123,7 @@ def make_distill_step(
                 losses[GRAMS] += tf.reduce_mean(wrong / _squares(exact_gram))
                 difference = exact_gram[:count] - exact_gram[count : 2 * count]
                 guessed = guess_gram[:count] - guess_gram[count : 2 * count]
-                floor = 0.01 * _squares(exact_gram[count : 2 * count])
+                floor = _FLOOR * _squares(exact_gram[count : 2 * count])
                 losses[DIFFERENCES] += tf.reduce_mean(
                     _squares(guessed - difference) / (_squares(difference) + floor)
                 )
@@ -120,7 +137,7 @@ def make_distill_step(
                     delta = tf.cast(own[:count] - photo_features, tf.float32)
                     moved = tf.tensordot(delta, teacher_map, [[3], [1]]) * scale
                     verdict += tf.reduce_sum(tf.reduce_mean(tf.square(moved), [1, 2, 3]))
-            ramp = tf.minimum(1.0, tf.cast(state.step, tf.float32) / (0.1 * steps))
+            ramp = tf.minimum(1.0, tf.cast(state.step, tf.float32) / (_RAMP * steps))
             losses[TOTAL] = losses[FEATURES] + gram_weight * ramp * (
                 losses[GRAMS] + losses[DIFFERENCES]
             )
@@ -138,16 +155,26 @@ def make_distill_step(
             last=_LAST_RATE,
         )
         with tf.control_dependencies(state.apply_adam(gradients, dict.fromkeys(gradients, rate))):
-            return {tag: tf.identity(value) for tag, value in losses.items()}, picture_gradient
+            found = {tag: tf.identity(value) for tag, value in (losses | {_GRADIENT: norm}).items()}
+            return found, picture_gradient
 
     def take(scene: Scene) -> tuple[dict[str, float], np.ndarray]:
-        losses, gradient = step(
+        found, gradient = step(
             *map(
                 tf.constant,
                 (scene.styled, scene.styles, scene.others, scene.photos, scene.style_weights),
             )
         )
-        return {tag: float(value) for tag, value in losses.items()}, gradient.numpy()
+        losses = {tag: float(value) for tag, value in found.items()}
+        if broken := [tag for tag, value in losses.items() if not np.isfinite(value)]:
+            raise FastStyleError(
+                f"step {int(state.step)}: not a finite number: {', '.join(broken)}; distillation "
+                "stopped and nothing since the last checkpoint was saved. Start over with --fresh "
+                "and a lower learning_rate; or set precision: float32, and the same command goes "
+                "on from the last checkpoint, if there is one"
+            )
+        del losses[_GRADIENT]
+        return losses, gradient.numpy()
 
     return take
 

@@ -120,6 +120,7 @@ def build_loss_network(
     dtype: Literal["float32", "bfloat16"] = "float32",
     pooling: Literal["max", "avg"] = "max",
     exclude_scopes: str = "",
+    key: str = "loss_model_file",
 ) -> LossNetwork:
     """Builds a frozen loss network and fills it with weights from a file.
 
@@ -136,6 +137,7 @@ def build_loss_network(
         (2015) suggest for smoother pictures. Only for the VGGs.
       exclude_scopes: Comma-separated beginnings of variable names that must not be taken from the
         file, such as 'vgg_16/fc'; an error if a layer needs one of them.
+      key: What the configuration calls `weights_file`, for messages.
 
     Returns:
       The network; layers keep the names and the order they were asked for in.
@@ -159,14 +161,14 @@ def build_loss_network(
         )
     network: MiniNetwork | SlimNetwork
     if name == MINI:
-        file = resolve_weights_file(weights_file, name)
-        network = MiniNetwork(file, dtype=dtype)
+        file = resolve_weights_file(weights_file, name, key=key)
+        network = MiniNetwork(file, dtype=dtype, key=key)
         endpoints = _resolve_layers(name, network.prefixes, layers, network.layers)
     else:
         network = SlimNetwork(name, dtype=dtype, pooling=pooling)
         endpoints = _resolve_layers(name, network.prefixes, layers, network.layers)
-        file = resolve_weights_file(weights_file, name)
-        network.load(file, tuple(endpoints.values()), exclude_scopes)
+        file = resolve_weights_file(weights_file, name, key=key)
+        network.load(file, tuple(endpoints.values()), exclude_scopes, key=key)
     return LossNetwork(
         name,
         endpoints,

@@ -50,6 +50,14 @@ _MOST_BYTES = 1 << 30
 _V1_CHECKPOINT_END = 0xDB4775248B80FB57.to_bytes(8, "little")
 
 
+class _OtherVgg(WeightsError):
+    """A file holds the weights of the VGG that was not asked for."""
+
+    def __init__(self, message: str, held: str) -> None:
+        super().__init__(message)
+        self.held = held
+
+
 class WeightsFile(Mapping[str, np.ndarray]):
     """The variables of one file: TF-Slim name to float32 array, read when asked for.
 
@@ -90,13 +98,17 @@ class WeightsFile(Mapping[str, np.ndarray]):
         return name in self._read_by_name
 
 
-def read_weights(path: str | Path, network_name: str) -> WeightsFile:
+def read_weights(
+    path: str | Path, network_name: str, *, key: str = "loss_model_file"
+) -> WeightsFile:
     """Opens a weights file of any known format; the content decides which, not the suffix.
 
     Args:
       path: The file, or the prefix of a V2 checkpoint (the name without '.index').
       network_name: TF-Slim's name, such as 'vgg_16'. Keras and MatConvNet files do not say whose
         weights they hold, and are read for VGG16 and VGG19 only.
+      key: What the configuration calls the file, for messages; without '_file' it is what it calls
+        the network.
 
     Returns:
       The variables under TF-Slim's names, conv1_1 taking RGB. Fully connected layers of Keras and
@@ -106,16 +118,23 @@ def read_weights(path: str | Path, network_name: str) -> WeightsFile:
       WeightsError: If the file is missing, is no weights file, is damaged, or holds the other VGG.
     """
     file = Path(path)
-    reader = _reader(file)
+    reader = _reader(file, key)
     try:
         return WeightsFile(file, reader(file, network_name))
+    except _OtherVgg as error:
+        network_key = key.removesuffix("_file")
+        raise WeightsError(
+            f"{error}; set {network_key} to {error.held} or {key} to a file of {network_name}"
+        ) from error
     except WeightsError:
         raise
     except Exception as error:
         raise _damaged(file, _first_line(error)) from error
 
 
-def resolve_weights_file(path: str | Path, network_name: str = "") -> Path:
+def resolve_weights_file(
+    path: str | Path, network_name: str = "", *, key: str = "loss_model_file"
+) -> Path:
     """Finds a weights file, or one of the same stem in another format beside it.
 
     'pretrained/vgg_16.ckpt' is what published configurations name, while the same weights are
@@ -123,7 +142,9 @@ def resolve_weights_file(path: str | Path, network_name: str = "") -> Path:
 
     Args:
       path: What the user asked for: a file, the prefix of a V2 checkpoint, or one of its files.
-      network_name: Whose weights these are; used to say how to get them.
+      network_name: Whose weights these are; used to say how to get them. Of `MINI`, the path
+        `BUNDLED` stands for the file that comes along with the project, wherever one works.
+      key: What the configuration calls the path, for messages.
 
     Returns:
       The path to give to `read_weights`.
@@ -136,19 +157,21 @@ def resolve_weights_file(path: str | Path, network_name: str = "") -> Path:
         for candidate in (asked, *(asked.with_suffix(suffix) for suffix in KNOWN_SUFFIXES)):
             if candidate.is_file() or _index_file(candidate).is_file():
                 return candidate
-        if network_name == MINI and asked.name == BUNDLED.name:
+        if network_name == MINI and asked == BUNDLED:
             for folder in _BUNDLED_IN:
                 if (bundled := folder / BUNDLED).is_file():
                     return bundled
     if network_name in FETCHABLE:
         advice = f"`python -m fast_style fetch {network_name}` gets it, or"
+    elif network_name == MINI:
+        advice = "`python -m fast_style distill` makes such a file;"
     else:
         advice = "Download a TF-Slim checkpoint of this network, and"
     owner = f" of the loss network {network_name}" if network_name else ""
     raise WeightsError(
         f"{path}: the weights{owner} are missing, here and under "
         f"{', '.join(suffix for suffix in KNOWN_SUFFIXES if suffix != asked.suffix)}.\n"
-        f"{advice} point loss_model_file at your own."
+        f"{advice} point {key} at your own."
     )
 
 
@@ -169,12 +192,12 @@ def weights_sha256(path: str | Path) -> str:
         raise _unreadable(file, error) from error
 
 
-def _reader(file: Path) -> Callable[[Path, str], Mapping[str, Callable[[], Any]]]:
+def _reader(file: Path, key: str) -> Callable[[Path, str], Mapping[str, Callable[[], Any]]]:
     """Chooses a format by the first and last bytes."""
     if not file.is_file():
         if _index_file(file).is_file():
             return _open_checkpoint
-        raise WeightsError(f"{file}: there is no such weights file; check loss_model_file")
+        raise WeightsError(f"{file}: there is no such weights file; check {key}")
     try:
         with file.open("rb") as stream:
             head = stream.read(64)
@@ -317,10 +340,7 @@ def _vgg_variables(
     is_vgg_19 = "conv3_4" in found
     if is_vgg_19 != (network_name == "vgg_19") and (is_vgg_19 or "conv4_1" in found):
         held = "vgg_19" if is_vgg_19 else "vgg_16"
-        raise WeightsError(
-            f"{file}: holds the weights of {held}, not of {network_name}; "
-            f"set loss_model to {held} or loss_model_file to a file of {network_name}"
-        )
+        raise _OtherVgg(f"{file}: holds the weights of {held}, not of {network_name}", held)
     variables: dict[str, Callable[[], Any]] = {}
     for layer in expected:
         scope = f"{network_name}/{layer.split('_')[0]}/{layer}"

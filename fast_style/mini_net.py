@@ -25,7 +25,7 @@ import safetensors
 import tensorflow as tf
 
 from fast_style.errors import WeightsError
-from fast_style.loss_models import MEAN_RGB, MINI
+from fast_style.loss_models import BUNDLED, MEAN_RGB, MINI, VGG_BLOCKS, vgg_convolutions
 from fast_style.loss_weights import read_weights
 
 PIXEL_SCALE = 64.0
@@ -46,29 +46,31 @@ class MiniNetwork:
       prefixes: What may stand before a layer's name: the network's own name and the teacher's.
     """
 
-    def __init__(self, file: Path, *, dtype: str) -> None:
+    def __init__(self, file: Path, *, dtype: str, key: str = "loss_model_file") -> None:
         """Reads the whole file.
 
         Args:
           file: A file that `python -m fast_style distill` wrote.
           dtype: What to compute in.
+          key: What the configuration calls the file, for messages.
 
         Raises:
           WeightsError: If it is damaged, or no such file.
         """
-        values = dict(read_weights(file, MINI))
+        values = dict(read_weights(file, MINI, key=key))
         order = convolutions(values)
         self.layers = tuple(layer for layer in order if variable(layer, "metric") in values)
         if not self.layers:
             raise WeightsError(
-                f"{file}: no distilled loss network; `python -m fast_style distill` makes one, "
-                f"and loss_model_file is to be left out for the one that comes along"
+                f"{file}: no distilled loss network; point {key} at one that "
+                f"`python -m fast_style distill` made, or at {BUNDLED}, which comes along"
             )
-        _check(file, values, order, self.layers)
+        teacher = _teacher(file)
+        _check(file, values, order, self.layers, teacher)
         self.channels = {
             layer: int(values[variable(layer, "channels")][0]) for layer in self.layers
         }
-        self.prefixes = tuple(f"{name}/" for name in (MINI, _teacher(file)) if name)
+        self.prefixes = tuple(f"{name}/" for name in (MINI, teacher) if name)
         self._dtype = dtype
         with tf.init_scope():
             self._weights = {name: tf.constant(value) for name, value in values.items()}
@@ -96,9 +98,28 @@ class MiniNetwork:
 
 
 def _check(
-    file: Path, values: Mapping[str, np.ndarray], order: Sequence[str], taps: Sequence[str]
+    file: Path,
+    values: Mapping[str, np.ndarray],
+    order: Sequence[str],
+    taps: Sequence[str],
+    teacher: str,
 ) -> None:
-    """Raises a WeightsError unless every variable has the shape that the network needs."""
+    """Raises a WeightsError unless the file holds the variables that the network needs alone.
+
+    Its convolutions are the teacher's from the first one on, where the teacher is known; otherwise
+    none may be missing between two of them.
+    """
+    if teacher in VGG_BLOCKS:
+        known = [f"{name.split('_')[0]}/{name}" for name in vgg_convolutions(teacher)]
+    else:
+        deepest = {layer.split("/")[0]: int(layer.split("_")[1]) for layer in order}
+        known = [
+            f"{block}/{block}_{i}"
+            for block in (f"conv{number}" for number in range(1, len(deepest) + 1))
+            for i in range(1, 1 + deepest.get(block, 1))
+        ]
+    if missing := [layer for layer in known[: len(order)] if layer not in order]:
+        raise _misfit(file, f"convolution {missing[0]} is missing")
     expected: dict[str, tuple[int, ...]] = {}
     inputs = 3
     for layer in order:
@@ -113,10 +134,18 @@ def _check(
     for name, shape in expected.items():
         if name not in values or values[name].shape != shape:
             got = f"has shape {values[name].shape}" if name in values else "is missing"
-            raise WeightsError(
-                f"{file}: damaged, or not a loss network of this version ({name!r} {got}, expected "
-                f"{shape}); copy it again"
-            )
+            raise _misfit(file, f"{name!r} {got}, expected {shape}")
+    if unexpected := [name for name in values if name not in expected]:
+        raise _misfit(file, f"{unexpected[0]!r} is none of its variables")
+    for name in (variable(layer, "channels") for layer in taps):
+        if (count := float(values[name][0])) < 1.0 or not count.is_integer():
+            raise _misfit(file, f"{name!r} is {count:g}, expected a whole number of at least 1")
+
+
+def _misfit(file: Path, reason: str) -> WeightsError:
+    return WeightsError(
+        f"{file}: damaged, or not a loss network of this version ({reason}); copy it again"
+    )
 
 
 def _teacher(file: Path) -> str:

@@ -29,12 +29,14 @@ class RunLock:
     its lock service runs. A file system without locks is used without one, with a warning.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, key: str = "naming") -> None:
         """Names the lock; nothing is taken before the block.
 
         Args:
           folder: The run's folder, which need not exist.
+          key: What in the configuration decides it, for messages.
         """
+        self._key = key
         self._folder = folder
         self.path = folder.with_name(f".{folder.name}.lock")
         self._descriptor: int | None = None
@@ -61,7 +63,7 @@ class RunLock:
                     return self
                 raise FastStyleError(
                     f"{self._folder}: {self._holder()} is training in this folder; wait for it to "
-                    "end, stop it, or choose another 'naming'"
+                    f"end, stop it, or choose another '{self._key}'"
                 ) from error
             # Who released the lock in between has removed the file that we hold.
             if _is_file_at(descriptor, self.path):

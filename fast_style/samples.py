@@ -55,6 +55,7 @@ def sample_photos() -> tuple[Path, ...]:
     if not found:
         raise DataError(
             f"{SAMPLES}: the sample photos come with scikit-image and scikit-learn; "
-            "`pip install -e '.[quickstart]'` installs them"
+            "`pip install 'fast-style[quickstart]'` installs them, in a clone "
+            "`pip install -e '.[quickstart]'`"
         )
     return tuple(found)

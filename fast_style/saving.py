@@ -178,8 +178,12 @@ class RunWriter:
         self.events.flush()
 
 
-def set_aside(folder: Path) -> Path | None:
+def set_aside(folder: Path, *, key: str = "naming") -> Path | None:
     """Renames an old run's folder, so that a new one can start without losing it.
+
+    Args:
+      folder: The folder.
+      key: What in the configuration decides it, for messages.
 
     Returns:
       Where it is now; none if there was nothing.
@@ -200,7 +204,7 @@ def set_aside(folder: Path) -> Path | None:
     except OSError as error:
         raise FastStyleError(
             f"{folder}: cannot be renamed to {aside.name} ({refusal(error)}); "
-            "change its permissions or choose another 'naming'"
+            f"change its permissions or choose another '{key}'"
         ) from error
     return aside
 

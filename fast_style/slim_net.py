@@ -158,14 +158,20 @@ class SlimNetwork:
         self.layers = tuple(self._graph.endpoints)
         self.prefixes = (f"{name}/", f"{recipe.scope}/")
 
-    def load(self, file: Path, layers: Sequence[str], exclude_scopes: str) -> None:
+    def load(self, file: Path, layers: Sequence[str], exclude_scopes: str, *, key: str) -> None:
         """Reads the weights that these layers depend on.
+
+        Args:
+          file: Where they are.
+          layers: Some of `layers`.
+          exclude_scopes: Comma-separated beginnings of names not to be taken from the file.
+          key: What the configuration calls the file, for messages.
 
         Raises:
           WeightsError: If the file is damaged, or lacks one of them.
         """
         _, variables = self._graph.part(layers)
-        self._weights = _load(self.name, file, variables, exclude_scopes)
+        self._weights = _load(self.name, file, variables, exclude_scopes, key)
 
     def features(self, images: tf.Tensor, layers: Sequence[str]) -> list[tf.Tensor]:
         """Computes features; to be called inside a `tf.function`.
@@ -271,7 +277,7 @@ def _clear(node: Any, op: str, attributes: Sequence[str]) -> None:
 
 
 def _load(
-    name: str, file: Path, variables: Mapping[str, Any], exclude_scopes: str
+    name: str, file: Path, variables: Mapping[str, Any], exclude_scopes: str, key: str
 ) -> dict[str, tf.Tensor]:
     """Reads the weights of some variables as constants, or says what is wrong with the file."""
     excluded = tuple(scope.strip() for scope in exclude_scopes.split(",") if scope.strip())
@@ -280,13 +286,13 @@ def _load(
             f"{file}: a chosen layer needs {forbidden[0]!r}, which checkpoint_exclude_scopes "
             f"{exclude_scopes!r} excludes; choose shallower layers or exclude less"
         )
-    values = read_weights(file, name)
+    values = read_weights(file, name, key=key)
     if missing := [variable for variable in variables if variable not in values]:
         layers = list(dict.fromkeys(_layer_of(variable) for variable in missing))
         more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         raise WeightsError(
             f"{file}: no weights for layer {layers[0]}{more} ({missing[0]!r} is not in the file); "
-            "choose shallower layers or another loss_model_file"
+            f"choose shallower layers or another {key}"
         )
     weights = {}
     with tf.init_scope():

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import re
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -70,6 +71,19 @@ def turn_away(stream: TextIO) -> None:
     """Sends a stream nowhere from now on: whoever read it has gone, or its disk is full."""
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), stream.fileno())
+
+
+def outliving_output(tell: Callable[..., None]) -> Callable[..., None]:
+    """A run of hours does not end because nobody reads what it prints, or its log is full."""
+
+    @functools.wraps(tell)
+    def told(*arguments: Any) -> None:
+        try:
+            tell(*arguments)
+        except OSError:
+            turn_away(sys.stdout)
+
+    return told
 
 
 def duration(seconds: float) -> str:
@@ -154,6 +168,15 @@ def overrides_argument(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         dest="overrides",
         help="override a key of the file; may be repeated",
+    )
+
+
+def fresh_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares --fresh."""
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start over; a run that is already there is renamed, not deleted",
     )
 
 
@@ -267,6 +290,15 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Prints a column of labels and one of what they are."""
     for label, value in facts:
         print(f"{label + ':':<14} {value}")
+    sys.stdout.flush()
+
+
+@outliving_output
+def tell_start(facts: Iterable[tuple[str, object]], notes: Iterable[str]) -> None:
+    """Prints what a run is, and what a person should know of it."""
+    print_facts(facts)
+    for note in notes:
+        print(f"note: {note}")
     sys.stdout.flush()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -93,6 +93,28 @@ def johnson(
     x = reflect_convolve(x, w["out/weight"]) + (style_weights @ w["out/bias"])[:, None, None, :]
     x = (np.tanh(x) + 1.0) * 127.5
     return x[:, 10 : 10 + height, 10 : 10 + width]
+
+
+def vgg(
+    weights: Mapping[str, np.ndarray],
+    name: str,
+    layers: Sequence[str],
+    images: np.ndarray,
+    pixel_scale: float = 1.0,
+) -> dict[str, np.ndarray]:
+    """A VGG's features of layers such as 'conv1/conv1_2', all of those down to the deepest."""
+    x = (images.astype(np.float64) - MEANS) / pixel_scale
+    found, block = {}, layers[0].split("/")[0]
+    for layer in layers:
+        if layer.split("/")[0] != block:
+            block = layer.split("/")[0]
+            count, height, width, channels = x.shape
+            x = x[:, : height // 2 * 2, : width // 2 * 2]
+            x = x.reshape(count, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+        kernel, bias = (weights[f"{name}/{layer}/{kind}"] for kind in ("weights", "biases"))
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        found[layer] = x = relu(convolve(padded, kernel.astype(np.float64)) + bias)
+    return found
 
 
 def gram(features: np.ndarray) -> np.ndarray:

@@ -1,42 +1,52 @@
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import safetensors
+import safetensors.numpy
 import scipy.stats
 import tensorflow as tf
 import tiny
 import weight_files
 
-from fast_style.checkpoints import newest_checkpoint
+from fast_style import cli_distill
+from fast_style.checkpoints import newest_checkpoint, save_checkpoint
 from fast_style.cli import main
 from fast_style.data import find_photos, read_crops
-from fast_style.distill import DistillObserver, distill
+from fast_style.distill import DistillHeader, DistillObserver, DistillResult, distill
+from fast_style.distill_compare import compare
 from fast_style.distill_config import (
     DistillConfig,
     distill_config_to_yaml,
     load_distill_config,
 )
-from fast_style.distill_data import Studio
+from fast_style.distill_data import Scene, Studio
+from fast_style.distill_file import mini_tensors
 from fast_style.distill_report import (
     DistillReport,
     agreements,
     calibration,
-    compare,
     rank_correlation,
     table_lines,
 )
 from fast_style.distill_start import informative_channels, least_squares, pruned
 from fast_style.distill_step import DIFFERENCES, FEATURES, GRAMS, TOTAL, make_distill_step
-from fast_style.errors import ConfigError, DataError, WeightsError
+from fast_style.errors import ConfigError, DataError, FastStyleError, WeightsError
+from fast_style.loss_models import BUNDLED
 from fast_style.loss_net import build_loss_network
 from fast_style.loss_weights import read_weights
-from fast_style.mini_net import mini_features
+from fast_style.mini_net import PIXEL_SCALE, mini_features
 from fast_style.stopping import StopRequest
 from fast_style.train_state import TrainState
 
@@ -44,17 +54,43 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("conv1/conv1_2", "conv2/conv2_2")
 
 
-@pytest.fixture(autouse=True)
-def _short_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fast_style.distill._CALIBRATION_STAGES", (1, 3))
-    monkeypatch.setattr("fast_style.distill._FIRST_SCENES", 3)
+@pytest.fixture(scope="module", autouse=True)
+def _short_comparisons() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fast_style.distill._CALIBRATION_STAGES", (1, 3))
+        patch.setattr("fast_style.distill_resume._FIRST_SCENES", 3)
+        yield
 
 
-def settings(world: tiny.World, folder: Path, **changes: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sources:
+    """What runs learn from: folders of pictures, of which one each cannot be read."""
+
+    weights: Path
+    photos: Path
+    styles: Path
+    held_out: Path
+
+
+@pytest.fixture(scope="module")
+def sources(world: tiny.World, tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    folder = tmp_path_factory.mktemp("sources")
+    found = Sources(world.weights, folder / "photos", folder / "styles", folder / "held_out")
+    shutil.copytree(world.photos, found.photos)
+    shutil.copytree(world.held_out, found.held_out)
+    found.styles.mkdir()
+    for style in (world.style, world.other_style):
+        shutil.copy(style, found.styles)
+    for place in (found.photos, found.styles, found.held_out):
+        (place / "!broken.jpg").write_bytes(b"no picture")
+    return found
+
+
+def settings(sources: Sources, folder: Path, **changes: Any) -> dict[str, Any]:
     return {
-        "teacher_file": str(world.weights),
-        "dataset": str(world.photos),
-        "styles": str(world.style.parent),
+        "teacher_file": str(sources.weights),
+        "dataset": str(sources.photos),
+        "styles": str(sources.styles),
         "output": str(folder / "mini.safetensors"),
         "run_folder": str(folder / "run"),
         "layers": LAYERS,
@@ -72,12 +108,12 @@ def settings(world: tiny.World, folder: Path, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def config(world: tiny.World, folder: Path, **changes: Any) -> DistillConfig:
-    return DistillConfig(**settings(world, folder, **changes))
+def config(sources: Sources, folder: Path, **changes: Any) -> DistillConfig:
+    return DistillConfig(**settings(sources, folder, **changes))
 
 
-def overrides(world: tiny.World, folder: Path, **changes: Any) -> list[str]:
-    given = settings(world, folder, **changes)
+def overrides(sources: Sources, folder: Path, **changes: Any) -> list[str]:
+    given = settings(sources, folder, **changes)
     pairs = ((k, list(v) if isinstance(v, tuple) else v) for k, v in given.items())
     return [item for k, v in pairs for item in ("--set", f"{k}={json.dumps(v)}")]
 
@@ -226,77 +262,209 @@ def test_styles_that_cannot_be_read_are_told(world: tiny.World, tmp_path: Path) 
         Studio(find_photos(world.photos), [tmp_path / "broken.jpg"], size=32, seed=0)
 
 
+# A step
+
+
+CONVOLUTIONS = ("conv1/conv1_1", "conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2")
+SCALES = {"conv1/conv1_2": 0.7, "conv2/conv2_2": 1.6}
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One scene, and the function that takes a step on it."""
+
+    weights: dict[str, np.ndarray]
+    scene: Scene
+    state: TrainState
+    take: Callable[[Scene], tuple[dict[str, float], np.ndarray]]
+
+    def begin(self, step: int) -> None:
+        self.state.restart(self.weights)
+        self.state.step.assign(step)
+
+
+@pytest.fixture(scope="module")
+def lesson(world: tiny.World) -> Lesson:
+    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
+    scene = _studio(world).scene(0, seats=2, others=2)
+    # In flat parts of a picture, poolings could take either of two pixels.
+    noise = np.random.default_rng(9).normal(0, 3, scene.styled.shape).astype(np.float32)
+    scene = dataclasses.replace(scene, styled=scene.styled + noise)
+    kernels, biases = _vgg_parts({**read_weights(world.weights, "vgg_16")})
+    weights, maps = pruned(kernels, biases, dict.fromkeys(kernels, 6), LAYERS, scene.others)
+    weights |= {f"vgg_mini/{tap}/map": maps[tap] / np.float32(SCALES[tap]) for tap in LAYERS}
+    state = TrainState(weights)
+    take = make_distill_step(
+        state,
+        teacher,
+        LAYERS,
+        SCALES,
+        content_tap="conv2/conv2_2",
+        learning_rate=0.01,
+        gram_weight=3.0,
+        steps=STEPS,
+        dtype="float32",
+    )
+    return Lesson(weights, scene, state, take)
+
+
+def _as_the_teacher(weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> dict[str, Any]:
+    """The features of the teacher that a mini network knows of, in float64."""
+    own = reference.vgg(weights, "vgg_mini", CONVOLUTIONS, pictures, PIXEL_SCALE)
+    maps = {tap: weights[f"vgg_mini/{tap}/map"].astype(np.float64) for tap in LAYERS}
+    return {tap: own[tap] @ maps[tap].T * SCALES[tap] for tap in LAYERS}
+
+
+def test_losses_of_a_step_are_those_of_the_formula(world: tiny.World, lesson: Lesson) -> None:
+    scene, teacher = lesson.scene, {**read_weights(world.weights, "vgg_16")}
+    pictures = np.concatenate([scene.styled, scene.styles, scene.others])
+    exact = reference.vgg(teacher, "vgg_16", CONVOLUTIONS, pictures)
+    guess = _as_the_teacher(lesson.weights, pictures)
+    expected: dict[str, float] = dict.fromkeys((FEATURES, GRAMS, DIFFERENCES), 0.0)
+    for tap in LAYERS:
+        powers = [np.mean(exact[tap][n] ** 2) for n in range(6)]
+        for n in range(6):
+            error = np.mean((exact[tap][n] - guess[tap][n]) ** 2)
+            expected[FEATURES] += error / (powers[n] / 2 + np.mean(powers) / 2) / 6
+        grams = [reference.gram(features) for features in exact[tap]]
+        guessed = [reference.gram(features) for features in guess[tap]]
+        for n in range(6):
+            error = np.sum((grams[n] - guessed[n]) ** 2)
+            expected[GRAMS] += error / np.sum(grams[n] ** 2) / 6
+        for n in range(2):  # The styles stand behind the two styled pictures.
+            difference = grams[n] - grams[2 + n]
+            error = np.sum((difference - (guessed[n] - guessed[2 + n])) ** 2)
+            floor = 0.01 * np.sum(grams[2 + n] ** 2)
+            expected[DIFFERENCES] += error / (np.sum(difference**2) + floor) / 2
+    # Three steps of the ten over which Gram matrices come in.
+    expected[TOTAL] = expected[FEATURES] + 3.0 * 0.3 * (expected[GRAMS] + expected[DIFFERENCES])
+    lesson.begin(3)
+    found, _ = lesson.take(scene)
+    # float32 sums of 10,000 terms.
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_pictures_are_optimized_for_the_teachers_loss(lesson: Lesson) -> None:
+    scene = lesson.scene
+    photos, styles = (_as_the_teacher(lesson.weights, p) for p in (scene.photos, scene.styles))
+
+    def verdict(styled: np.ndarray) -> float:
+        features, value = _as_the_teacher(lesson.weights, styled), 0.0
+        for n, weight in enumerate(scene.style_weights):
+            for tap in LAYERS:
+                own, style = (reference.gram(found[tap][n]) for found in (features, styles))
+                value += float(weight) * np.sum((own - style) ** 2) / features[tap][n].size
+            value += np.mean((features["conv2/conv2_2"][n] - photos["conv2/conv2_2"][n]) ** 2)
+        return value
+
+    lesson.begin(0)
+    _, gradient = lesson.take(scene)
+    rng = np.random.default_rng(6)
+    small = 1e-4  # levels: few of the ReLUs and poolings change sides on the way.
+    for direction in (gradient / np.abs(gradient).max(), *rng.normal(size=(2, *gradient.shape))):
+        ends = [verdict(scene.styled + sign * small * direction) for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * small)
+        assert np.sum(gradient * direction, dtype=np.float64) == pytest.approx(slope, rel=2e-3)
+
+
+def test_steps_on_one_scene_learn_it(lesson: Lesson) -> None:
+    lesson.begin(0)
+    first, gradient = lesson.take(lesson.scene)
+    assert gradient.shape == lesson.scene.styled.shape and np.any(gradient != 0)
+    for _ in range(60):
+        last, _ = lesson.take(lesson.scene)
+    for term in (FEATURES, GRAMS, DIFFERENCES):
+        assert last[term] < 0.95 * first[term]
+
+
+def test_numbers_that_are_not_finite_name_the_term_and_the_step(lesson: Lesson) -> None:
+    lesson.begin(4)
+    lesson.state.weights["vgg_mini/conv2/conv2_2/map"].assign(tf.fill([128, 6], 1e18))
+    terms = "grams, differences, total, gradient"
+    with pytest.raises(FastStyleError, match=f"step 5: not a finite number: (features, )?{terms};"):
+        lesson.take(lesson.scene)
+
+
 # A run
 
 
 class Recorder(DistillObserver):
-    def on_start(self, header: Any) -> None:
+    header: DistillHeader
+
+    def on_start(self, header: DistillHeader) -> None:
+        self.header = header
         self.losses: list[Mapping[str, float]] = []
 
     def on_log(self, step: int, losses: Mapping[str, float]) -> None:
         self.losses.append(losses)
 
 
-def test_steps_on_one_scene_learn_it(world: tiny.World) -> None:
-    names = [f"vgg_16/{name}" for name in LAYERS]
-    teacher = build_loss_network("vgg_16", world.weights, names)
-    scene = _studio(world).scene(0, seats=2, others=2)
-    kernels, biases = _vgg_parts({**read_weights(world.weights, "vgg_16")})
-    weights, maps = pruned(kernels, biases, dict.fromkeys(kernels, 6), LAYERS, scene.others)
-    state = TrainState({**weights, **{f"vgg_mini/{k}/map": v for k, v in maps.items()}})
-    take = make_distill_step(
-        state,
-        teacher,
-        LAYERS,
-        dict.fromkeys(LAYERS, 1.0),
-        content_tap="conv2/conv2_2",
-        learning_rate=0.01,
-        gram_weight=1.0,
-        steps=100,
-        dtype="float32",
-    )
-    first, gradient = take(scene)
-    assert gradient.shape == scene.styled.shape and np.any(gradient != 0)
-    for _ in range(60):
-        last, _ = take(scene)
-    for term in (FEATURES, GRAMS, DIFFERENCES):
-        assert last[term] < 0.95 * first[term]
+@dataclass(frozen=True)
+class Finished:
+    folder: Path
+    seen: Recorder
+    result: DistillResult
 
 
-def test_a_finished_run_leaves_a_loss_network(world: tiny.World, tmp_path: Path) -> None:
-    seen = Recorder()
-    result = distill(config(world, tmp_path), observer=seen)
-    assert result.output == tmp_path / "mini.safetensors" and result.steps == 4
-    assert len(seen.losses) == 4 and result.losses == seen.losses[-1]
+@pytest.fixture(scope="module")
+def finished(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run of four steps; nobody writes to its folder."""
+    folder, seen = tmp_path_factory.mktemp("finished"), Recorder()
+    return Finished(folder, seen, distill(config(sources, folder), observer=seen))
+
+
+@pytest.fixture
+def done_before(finished: Finished, tmp_path: Path) -> Path:
+    """A folder with a copy of that run."""
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def tensors_of(file: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(file)
+
+
+def header_of(file: Path) -> dict[str, Any]:
+    with safetensors.safe_open(str(file), framework="np") as archive:
+        header = archive.metadata()
+    return header | {"description": json.loads(header["description"])}
+
+
+def test_a_finished_run_leaves_a_loss_network(sources: Sources, finished: Finished) -> None:
+    result = finished.result
+    assert result.output == finished.folder / "mini.safetensors" and result.steps == 4
+    assert len(finished.seen.losses) == 4 and result.losses == finished.seen.losses[-1]
     own = build_loss_network("vgg_mini", str(result.output), [f"vgg_16/{n}" for n in LAYERS])
-    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
+    teacher = build_loss_network("vgg_16", sources.weights, [f"vgg_16/{name}" for name in LAYERS])
     assert own.channels == {"vgg_16/conv1/conv1_2": 64, "vgg_16/conv2/conv2_2": 128}
-    photos = tf.constant(np.stack(read_crops(find_photos(world.held_out), 48, limit=2)))
+    photos = tf.constant(np.stack(read_crops(find_photos(sources.held_out), 48, limit=2)))
     for layer in teacher.layers:
         # A metric keeps the mean square, but for what is not known yet, and calibration.
         ours, theirs = (float(tf.reduce_mean(n(photos)[layer] ** 2)) for n in (own, teacher))
         assert 0.5 < ours / theirs < 1.5
 
 
-def test_the_header_says_where_a_network_comes_from(world: tiny.World, tmp_path: Path) -> None:
-    distill(config(world, tmp_path, steps=1))
-    with safetensors.safe_open(str(tmp_path / "mini.safetensors"), framework="np") as file:
-        header = file.metadata()
-        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"float16", "int32"}
+def test_the_header_says_where_a_network_comes_from(sources: Sources, finished: Finished) -> None:
+    file = finished.folder / "mini.safetensors"
+    assert {str(value.dtype) for value in tensors_of(file).values()} == {"float16", "int32"}
+    header = header_of(file)
     assert header["teacher"] == "vgg_16" and "CC BY 4.0" in header["licence"]
-    description = json.loads(header["description"])
-    teacher = build_loss_network("vgg_16", world.weights, ["vgg_16/conv1/conv1_2"])
+    assert "teacher_note" not in header
+    description = header["description"]
+    teacher = build_loss_network("vgg_16", sources.weights, ["vgg_16/conv1/conv1_2"])
     assert description["teacher_sha256"] == teacher.sha256
-    assert description["photos"] == tiny.PHOTO_COUNT
-    assert description["config"]["steps"] == 1 and description["losses"][TOTAL] > 0
+    assert description["photos"] == tiny.PHOTO_COUNT + 1
+    assert description["steps"] == 4 and description["losses"][TOTAL] > 0
+    assert description["styles"] == ["other.png", "style.png"]  # And not the broken one.
     # Where files are is nobody else's business.
     assert description["config"]["dataset"] == "photos"
-    assert str(tmp_path) not in header["description"]
+    assert str(finished.folder) not in str(header) and str(sources.photos) not in str(header)
 
 
-def test_a_stopped_run_goes_on_to_the_same_network(world: tiny.World, tmp_path: Path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    distill(config(world, whole))
+def test_a_stopped_run_goes_on_to_the_same_network(
+    sources: Sources, finished: Finished, tmp_path: Path
+) -> None:
     stop = StopRequest()
 
     class StopAfterThree(DistillObserver):
@@ -304,62 +472,130 @@ def test_a_stopped_run_goes_on_to_the_same_network(world: tiny.World, tmp_path: 
             if step == 3:
                 stop.ask(15)
 
-    wanted = config(world, parts)
+    wanted = config(sources, tmp_path)
     first = distill(wanted, observer=StopAfterThree(), stop=stop)
     assert first.output is None and first.steps == 3
-    assert not (parts / "mini.safetensors").exists()
+    assert not (tmp_path / "mini.safetensors").exists()
     assert distill(wanted).steps == 4
-    with (
-        safetensors.safe_open(str(whole / "mini.safetensors"), framework="np") as expected,
-        safetensors.safe_open(str(parts / "mini.safetensors"), framework="np") as found,
-    ):
-        for name in expected.keys():
-            np.testing.assert_array_equal(found.get_tensor(name), expected.get_tensor(name))
+    found = tensors_of(tmp_path / "mini.safetensors")
+    for name, expected in tensors_of(finished.folder / "mini.safetensors").items():
+        np.testing.assert_array_equal(found[name], expected)
 
 
-def test_a_run_is_not_continued_with_other_settings(world: tiny.World, tmp_path: Path) -> None:
-    distill(config(world, tmp_path, steps=2))
+def test_files_may_move_and_a_header_says_the_steps_that_were_done(
+    sources: Sources, done_before: Path
+) -> None:
+    moved = shutil.copytree(sources.styles, done_before / "elsewhere")
+    note = "weights of our own"
+    wanted = config(sources, done_before, steps=2, styles=str(moved), teacher_note=note)
+    seen = Recorder()
+    result = distill(wanted, observer=seen)
+    assert result.losses[TOTAL] > 0  # Known from the checkpoint: nothing was left to do.
+    assert (seen.header.steps, seen.header.start_step) == (4, 4)
+    header = header_of(done_before / "mini.safetensors")
+    assert header["description"]["steps"] == 4
+    assert header["teacher_note"] == note
+
+
+def test_a_run_is_not_continued_with_other_settings(sources: Sources, done_before: Path) -> None:
     with pytest.raises(ConfigError, match=r"image_size: was 64, now 72(?s:.*)seed: was 0, now 1"):
-        distill(config(world, tmp_path, steps=2, seed=1, image_size=72))
-    before = distill(config(world, tmp_path, steps=2)).losses
-    assert before[TOTAL] > 0  # Known from the checkpoint: nothing was left to do.
-    assert distill(config(world, tmp_path, steps=3)).steps == 3
+        distill(config(sources, done_before, seed=1, image_size=72))
 
 
-def test_a_damaged_checkpoint_is_passed_over(world: tiny.World, tmp_path: Path) -> None:
-    distill(config(world, tmp_path))
-    newest = newest_checkpoint(tmp_path / "run")
+def test_a_run_does_not_go_on_with_other_sources(
+    sources: Sources, world: tiny.World, done_before: Path, tmp_path: Path
+) -> None:
+    teacher = weight_files.save_npz(
+        tmp_path / "other.npz", weight_files.random_vgg("vgg_16", "conv2_2", seed=1)
+    )
+    for key, value, what in (
+        ("styles", sources.held_out, "the pictures in styles changed"),
+        ("teacher_file", teacher, "the content of teacher_file changed"),
+        ("dataset", world.held_out, "the names of the photos in dataset changed"),
+    ):
+        with pytest.raises(ConfigError, match=f"1 problem\n  {what}$"):
+            distill(config(sources, done_before, **{key: str(value)}))
+
+
+def test_a_folder_of_another_kind_of_run_is_told(sources: Sources, tmp_path: Path) -> None:
+    tensors = {"conv1/weight": np.zeros(3, np.float32)}
+    save_checkpoint(tmp_path / "run", 1, tensors, {"config": {"naming": "a"}}, keep=1)
+    with pytest.raises(ConfigError, match="run_folder: holds a run of another kind"):
+        distill(config(sources, tmp_path))
+
+
+def test_a_damaged_checkpoint_is_passed_over(sources: Sources, done_before: Path) -> None:
+    newest = newest_checkpoint(done_before / "run")
     data = Path(f"{newest}.data-00000-of-00001")
     data.write_bytes(data.read_bytes()[:1000])
-    (tmp_path / "mini.safetensors").unlink()
-    notes = []
-
-    class Notes(DistillObserver):
-        def on_start(self, header: Any) -> None:
-            notes.extend(header.notes)
-
-    assert distill(config(world, tmp_path), observer=Notes()).output is not None
-    assert notes == ["fast-style-model.ckpt-4 is damaged: going on from fast-style-model.ckpt-2"]
+    (done_before / "mini.safetensors").unlink()
+    seen = Recorder()
+    assert distill(config(sources, done_before), observer=seen).output is not None
+    assert seen.header.notes == (
+        "fast-style-model.ckpt-4 is damaged: going on from fast-style-model.ckpt-2",
+    )
 
 
 def test_missing_weights_are_told_before_anything_is_written(
-    world: tiny.World, tmp_path: Path
+    sources: Sources, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsError, match="nothing.ckpt: the weights"):
-        distill(config(world, tmp_path, teacher_file="nothing.ckpt"))
+    expected = "nothing.ckpt: the weights(?s:.*)or point teacher_file at your own"
+    with pytest.raises(WeightsError, match=expected):
+        distill(config(sources, tmp_path, teacher_file="nothing.ckpt"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_end_needs_is_looked_at_before_the_first_step(
+    sources: Sources, world: tiny.World, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    shutil.copy(sources.styles / "!broken.jpg", broken)
+    photos, styles = str(sources.held_out), str(sources.styles)
+    for changes, message in (
+        ({"val_dataset": "/nope", "val_styles": styles}, "/nope: no such folder"),
+        ({"val_dataset": str(broken), "val_styles": styles}, "none of the 1 photos can be read"),
+        ({"val_dataset": photos, "val_styles": str(broken)}, "none of the 1 style pictures can"),
+        ({"output": str(broken)}, "end the name in one of .safetensors"),
+        ({"output": str(shutil.copytree(broken, tmp_path / "a.safetensors"))}, "is a folder"),
+    ):
+        with pytest.raises(FastStyleError, match=message):
+            distill(config(sources, tmp_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_leaves_nothing(sources: Sources, tmp_path: Path) -> None:
+    with pytest.raises(FastStyleError, match="step 2: not a finite number: "):
+        distill(config(sources, tmp_path, learning_rate=1e30))
+    assert not newest_checkpoint(tmp_path / "run") and not (tmp_path / "mini.safetensors").exists()
+
+
+def test_weights_that_do_not_fit_the_file_are_told(sources: Sources, lesson: Lesson) -> None:
+    wanted = config(sources, Path(), channels=(6, 6, 6, 6))
+    factors: dict[str, float] = dict.fromkeys(LAYERS, 1.0)
+    lesson.begin(0)
+    assert mini_tensors(lesson.state, SCALES, wanted, factors)
+    for name in ("conv1/conv1_1/biases", "conv2/conv2_2/map"):
+        lesson.begin(0)
+        weight = lesson.state.weights[f"vgg_mini/{name}"]
+        weight.assign(tf.fill(weight.shape, 1e9))
+        with pytest.raises(FastStyleError, match=f"{name} has values up to .* do not fit 16-bit"):
+            mini_tensors(lesson.state, SCALES, wanted, factors)
 
 
 # Configuration
 
 
 def test_the_file_of_the_project_holds_the_defaults() -> None:
-    assert load_distill_config(ROOT / "conf/distill/vgg_mini.yml") == DistillConfig()
+    found = load_distill_config(ROOT / "conf/distill/vgg_mini.yml")
+    assert found == DistillConfig()
+    # Nobody's first try replaces the file that comes along.
+    assert Path(found.output).name == BUNDLED.name and Path(found.output) != BUNDLED
 
 
 def test_a_config_is_written_as_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
-    wanted = DistillConfig(steps=7, val_dataset="photos")
+    wanted = DistillConfig(steps=7, val_dataset="photos", val_styles="styles")
     path.write_text(distill_config_to_yaml(wanted))
     assert load_distill_config(path) == wanted
 
@@ -375,6 +611,8 @@ def test_a_config_is_written_as_it_is_read(tmp_path: Path) -> None:
         ({"channels": 16}, "channels: expected a list of whole numbers, got 16"),
         ({"content_layer": "conv3/conv3_2"}, "content_layer: expected one of layers, got"),
         ({"image_size": 32}, "image_size"),
+        ({"val_styles": "a"}, "val_dataset: missing, and val_styles is given; give both or none"),
+        ({"val_dataset": "a"}, "val_styles: missing, and val_dataset is given"),
     ],
 )
 def test_mistakes_are_told(changes: Mapping[str, Any], message: str) -> None:
@@ -419,21 +657,36 @@ def test_a_photo_itself_says_nothing_of_a_ratio() -> None:
     assert found["content"].ratio == 0.5
 
 
-def test_a_teacher_agrees_with_itself(world: tiny.World) -> None:
-    teacher = build_loss_network("vgg_16", world.weights, [f"vgg_16/{name}" for name in LAYERS])
+def test_columns_of_a_table_stay_apart() -> None:
+    own, teacher = np.full((3, 2), 1e12), np.full((3, 2), 2.0)
+    found = DistillReport(("total", "b"), own, teacher, agreements(("total", "b"), own, teacher))
+    for line in table_lines(found)[1:]:
+        ratio, spread = "500000000000.00", "500000000000.00 .. 500000000000.00"
+        assert re.split("  +", line)[2:] == [ratio, spread]
+
+
+def test_a_teacher_agrees_with_itself(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    teacher = build_loss_network("vgg_16", sources.weights, [f"vgg_16/{name}" for name in LAYERS])
     seen = []
     report = compare(
         teacher,
         teacher,
-        find_photos(world.held_out),
-        find_photos(world.style.parent),
+        find_photos(sources.held_out),
+        find_photos(sources.styles),
         content_layer="conv2/conv2_2",
         size=32,
         pairs=2,
+        stages=(1, 2),
         on_step=lambda done, total: seen.append((done, total)),
     )
-    assert seen == [(1, 2), (2, 2)]
-    assert len(report.own) == 10
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    ours = (record for record in caplog.records if record.name.startswith("fast_style"))
+    told = [record.getMessage().split(" left out: ") for record in ours]
+    assert [(kind, "!broken.jpg" in reason) for kind, reason in told] == [
+        ("style picture", True),
+        ("photo", True),
+    ]
+    assert len(report.own) == 4
     np.testing.assert_allclose(report.own, report.teacher, rtol=1e-5)
     assert report.agreement["total"].rank_correlation == pytest.approx(1.0)
     lines = table_lines(report)
@@ -446,29 +699,69 @@ def test_a_teacher_agrees_with_itself(world: tiny.World) -> None:
     ]
 
 
-def test_the_command_distils_and_reports(
-    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_starts_over_and_reports(
+    sources: Sources, done_before: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held_out: dict[str, Any] = {
-        "val_dataset": str(world.held_out),
-        "val_styles": str(world.style.parent),
+        "val_dataset": str(sources.held_out),
+        "val_styles": str(sources.styles),
     }
-    held_out["report_photos"] = 2
-    arguments = overrides(world, tmp_path, steps=1, **held_out)
+    arguments = overrides(
+        sources, done_before, steps=1, seed=1, report_photos=1, report_size=32, **held_out
+    )
+    before = sorted(done_before.rglob("*"))
     assert main(["distill", *arguments, "--dry-run"]) == 0
-    assert list(tmp_path.iterdir()) == []
-    capsys.readouterr()
-    assert main(["distill", *arguments]) == 0
-    told = capsys.readouterr().out
+    assert sorted(done_before.rglob("*")) == before
+    assert main(["distill", *arguments]) == 2
+    assert "start over with --fresh" in capsys.readouterr().err
+    assert main(["distill", *arguments, "--fresh"]) == 0
+    told, errors = capsys.readouterr()
     assert "network:" in told and "rank correlation" in told
-    report = json.loads((tmp_path / "run/report.json").read_text())
-    assert report["triples"] == 10 and set(report["agreement"]) >= {"total", "content"}
-    page = (tmp_path / "run/report.html").read_text()
+    assert re.search(r"picture left out: .*!broken\.jpg", errors)
+    [aside] = done_before.glob("run.2*")
+    assert f"note: the run that was in {done_before}/run is now in {aside}" in told
+    assert newest_checkpoint(aside) == aside / "fast-style-model.ckpt-4"
+    report = json.loads((done_before / "run/report.json").read_text())
+    assert report["triples"] == 4 and set(report["agreement"]) >= {"total", "content"}
+    page = (done_before / "run/report.html").read_text()
     assert page.count("<svg") == 4 and "style conv2_2" in page
 
 
 def test_the_command_without_held_out_pictures_says_what_is_missing(
-    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sources: Sources, done_before: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["distill", *overrides(world, tmp_path, steps=1)]) == 0
+    assert main(["distill", *overrides(sources, done_before)]) == 0
     assert "no report: it needs val_dataset and val_styles" in capsys.readouterr().err
+
+
+def test_a_report_needs_pictures_and_the_very_network(
+    sources: Sources,
+    done_before: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(done_before)
+    assert main(["distill", *overrides(sources, done_before), "--report-only"]) == 2
+    assert "it needs val_dataset and val_styles" in capsys.readouterr().err
+    held_out = {"val_dataset": str(sources.held_out), "val_styles": str(sources.styles)}
+    # The default of other commands, which stands for a file that comes along.
+    arguments = overrides(sources, done_before, **held_out, output=str(BUNDLED))
+    assert main(["distill", *arguments, "--report-only"]) == 2
+    assert f"{BUNDLED}: there is no such network to report on" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_does_not_end_a_run(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        observer = cli_distill._terminal()
+        observer.on_start(finished.seen.header)
+        for step in (1, 2):
+            observer.on_step(step)
+            observer.on_log(step, {TOTAL: 1.0})
+            observer.on_checkpoint(Path("a"))
+        observer.close()
+        cli_distill._summarize(finished.result)
+        with contextlib.suppress(OSError):
+            full.flush()

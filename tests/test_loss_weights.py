@@ -169,8 +169,9 @@ def test_the_other_vgg_is_noticed_although_its_shallow_layers_fit(
     }
     file = save(tmp_path / "weights", thin)
     file = file if file.exists() else file.with_suffix(".mat")
-    with pytest.raises(WeightsError, match=f"holds the weights of {held}, not of {asked}"):
-        read_weights(file, asked)
+    advice = f"set teacher to {held} or teacher_file to a file of {asked}"
+    with pytest.raises(WeightsError, match=f"weights of {held}, not of {asked}; {advice}"):
+        read_weights(file, asked, key="teacher_file")
 
 
 def test_keras_files_of_other_networks_are_refused(vgg: Weights, tmp_path: Path) -> None:
@@ -255,6 +256,7 @@ def test_a_v2_checkpoint_is_found_by_its_prefix_and_by_its_files(
             "resnet_v1_50",
             "Download a TF-Slim checkpoint of this network, and point loss_model_file",
         ),
+        ("vgg_mini", "`python -m fast_style distill` makes such a file; point loss_model_file"),
     ],
 )
 def test_missing_weights_are_explained_in_two_lines(
@@ -265,6 +267,13 @@ def test_missing_weights_are_explained_in_two_lines(
     first, second = str(caught.value).splitlines()
     assert f"none.ckpt: the weights of the loss network {network} are missing" in first
     assert second.startswith(advice)
+
+
+def test_messages_name_the_key_that_a_file_was_given_by(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="or point teacher_file at your own"):
+        resolve_weights_file(tmp_path / "none.ckpt", "vgg_16", key="teacher_file")
+    with pytest.raises(WeightsError, match="no such weights file; check teacher_file"):
+        read_weights(tmp_path / "none.ckpt", "vgg_16", key="teacher_file")
 
 
 def test_an_empty_path_counts_as_missing() -> None:

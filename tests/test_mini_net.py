@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import safetensors
 import safetensors.numpy
 import tensorflow as tf
 import weight_files
@@ -23,6 +25,10 @@ from fast_style.picture_loss import NORMALIZATIONS, PictureLoss
 CHANNELS = (64, 64, 128, 128)
 LAYERS = ("conv1/conv1_1", "conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2")
 TAPS = ("conv1/conv1_2", "conv2/conv2_2")
+BUNDLED_LAYERS = tuple(
+    f"vgg_16/{layer}"
+    for layer in ("conv1/conv1_2", "conv2/conv2_2", "conv3/conv3_3", "conv4/conv4_3")
+)
 
 
 def save(path: Path, tensors: Mapping[str, np.ndarray], teacher: str | None = "vgg_16") -> Path:
@@ -80,17 +86,11 @@ def test_features_are_those_of_the_formula(tmp_path: Path) -> None:
     tensors = random_mini()
     network = built(save(tmp_path / "mini.safetensors", tensors))
     images = pictures()
-    x = (images.astype(np.float64) - reference.MEANS) / PIXEL_SCALE
-    for layer in LAYERS:
-        if layer == "conv2/conv2_1":
-            x = x[:, :34, :40].reshape(2, 17, 2, 20, 2, -1).max(axis=(2, 4))
-        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        kernel = tensors[f"vgg_mini/{layer}/weights"].astype(np.float64)
-        x = reference.relu(reference.convolve(padded, kernel) + tensors[f"vgg_mini/{layer}/biases"])
-        if layer in TAPS:
-            expected = x @ tensors[f"vgg_mini/{layer}/metric"].astype(np.float64)
-            found = network(tf.constant(images))[f"vgg_mini/{layer}"]
-            assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    features = reference.vgg(tensors, "vgg_mini", LAYERS, images, PIXEL_SCALE)
+    for layer in TAPS:
+        expected = features[layer] @ tensors[f"vgg_mini/{layer}/metric"].astype(np.float64)
+        found = network(tf.constant(images))[f"vgg_mini/{layer}"]
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (4, 4), (9, 2)])
@@ -199,6 +199,11 @@ def test_it_keeps_its_own_pooling(tmp_path: Path) -> None:
         ({"vgg_mini/conv1/conv1_1/biases": None}, "is missing"),
         ({"vgg_mini/conv2/conv2_2/channels": None}, "is missing"),
         ({"vgg_mini/conv1/conv1_1/biases": np.full(5, np.nan, np.float32)}, "not finite"),
+        ({"vgg_mini/conv1/conv1_1/metric": np.eye(5, dtype=np.float32)}, "channels' is missing"),
+        ({"vgg_mini/conv2/conv2_1/channels": np.array([9])}, "channels' is none of its variables"),
+        ({"vgg_mini/fc6/weights": np.zeros(3)}, "fc6/weights' is none of its variables"),
+        ({"vgg_mini/conv2/conv2_2/channels": np.array([0])}, "channels' is 0, expected a whole"),
+        ({"vgg_mini/conv2/conv2_2/channels": np.array([2.5])}, "channels' is 2.5, expected a"),
     ],
 )
 def test_a_file_that_does_not_fit_is_told(
@@ -207,6 +212,27 @@ def test_a_file_that_does_not_fit_is_told(
     tensors = {k: v for k, v in {**random_mini(), **change}.items() if v is not None}
     with pytest.raises(WeightsError, match=message):
         built(save(tmp_path / "mini.safetensors", tensors))
+
+
+@pytest.mark.parametrize("teacher", ["vgg_16", None])
+@pytest.mark.parametrize("missing", [("conv1/conv1_1",), ("conv2/conv2_1",), LAYERS[:2]])
+def test_a_network_that_lacks_a_convolution_is_refused(
+    tmp_path: Path, missing: tuple[str, ...], teacher: str | None
+) -> None:
+    # The kernels that are left fit each other.
+    tensors = {
+        name: value
+        for name, value in random_mini((3, 3, 3, 3)).items()
+        if not any(layer in name for layer in missing)
+    }
+    with pytest.raises(WeightsError, match=f"convolution {missing[0]} is missing"):
+        built(save(tmp_path / "mini.safetensors", tensors, teacher), TAPS[1:])
+
+
+def test_a_network_that_lacks_the_last_convolution_of_a_block_is_refused(tmp_path: Path) -> None:
+    tensors = {k: v for k, v in random_mini((3, 3, 3, 3)).items() if "conv1_2" not in k}
+    with pytest.raises(WeightsError, match="convolution conv1/conv1_2 is missing"):
+        built(save(tmp_path / "mini.safetensors", tensors), TAPS[1:])
 
 
 def test_another_networks_weights_are_told(tmp_path: Path) -> None:
@@ -263,5 +289,35 @@ def test_the_bundled_file_is_found_from_anywhere(
     (tmp_path / BUNDLED).parent.mkdir()
     save(tmp_path / BUNDLED, random_mini())
     assert resolve_weights_file(BUNDLED, "vgg_mini") == BUNDLED
-    with pytest.raises(WeightsError, match=re.escape("other.safetensors: the weights")):
-        resolve_weights_file("other.safetensors", "vgg_mini")
+    for name in ("other.safetensors", "elsewhere/vgg_mini.safetensors", "vgg_mini.safetensors"):
+        with pytest.raises(WeightsError, match=re.escape(f"{name}: the weights")):
+            resolve_weights_file(name, "vgg_mini")
+
+
+def test_the_bundled_file_is_what_the_readme_says() -> None:
+    from fast_style.loss_models import BUNDLED
+
+    file = Path(__file__).parents[1] / BUNDLED
+    assert file.stat().st_size <= 3_000_000
+    network = build_loss_network("vgg_mini", file, BUNDLED_LAYERS)
+    assert network.channels == dict(zip(BUNDLED_LAYERS, (64, 128, 256, 512), strict=True))
+    with safetensors.safe_open(str(file), framework="np") as archive:
+        header = archive.metadata()
+    assert header["teacher"] == "vgg_16" and "CC BY 4.0" in header["licence"]
+    description = json.loads(header["description"])
+    assert re.fullmatch("[0-9a-f]{64}", description["teacher_sha256"])
+    assert description["losses"]
+    # Where its maker keeps files is nobody's business.
+    places = ("teacher_file", "dataset", "styles", "val_dataset", "val_styles", "output")
+    for key in (*places, "run_folder"):
+        assert not re.search(r"[/\\]", description["config"][key] or ""), key
+
+
+def test_the_notice_goes_wherever_the_file_goes() -> None:
+    from fast_style.loss_models import BUNDLED
+
+    root = Path(__file__).parents[1]
+    packaging = (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'license-files = ["LICENSE", "NOTICE"]' in packaging
+    assert BUNDLED.name in packaging
+    assert BUNDLED.as_posix() in (root / "NOTICE").read_text(encoding="utf-8")

@@ -17,8 +17,11 @@ from fast_style import objective as tags
 from fast_style import training
 from fast_style.cli import main
 from fast_style.config import config_from_dict
+from fast_style.data import find_photos
+from fast_style.images import read_image
 from fast_style.run_events import LoggingObserver, TrainResult, plain_value
 from fast_style.run_log import JsonFormatter, log_messages
+from fast_style.samples import SAMPLES
 from fast_style.terminal import turn_away
 from fast_style.train_state import TrainState
 
@@ -113,6 +116,39 @@ def test_a_run_ends_with_a_summary(
     assert facts["done"].endswith(" images/s")
     assert facts["last losses"].split() == "content 5 style 5 tv 5 total 9".split()
     assert facts["skipped"].strip() == "0 photos (unreadable), 1 batches (not finite)"
+
+
+def test_a_run_on_sample_photos_ends_with_a_picture(
+    world: tiny.World,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos = find_photos(world.photos)
+    for module in ("data", "cli_train"):
+        monkeypatch.setattr(f"fast_style.{module}.sample_photos", lambda: photos)
+    path = str(world.config_file(workplace, dataset=SAMPLES, steps=1))
+    picture = Path("generated/0_tiny.jpg")
+    assert main(["train", "-c", path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split() == ["picture:", str(picture)]
+    assert read_image(picture).shape == read_image(photos[0]).shape
+    assert [line.split(" ", 1)[1] for line in lines if line.startswith("stylize:")][0].endswith(
+        f"--image {photos[0]}"
+    )
+    picture.unlink()
+    assert main(["train", "-c", path, "--log-json"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["event"], last["path"]) == ("picture", str(picture)) and picture.is_file()
+
+
+def test_output_that_nobody_reads_does_not_end_a_run(
+    world: tiny.World, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["train", "-c", str(world.config_file(workplace, steps=1))]) == 0
+    assert (workplace / "models/tiny/model.safetensors").is_file()
 
 
 def test_without_an_observer_a_run_is_logged(

@@ -40,7 +40,7 @@ def test_samples_that_are_not_installed_say_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"`pip install -e '.\[quickstart\]'` installs them"):
+    with pytest.raises(DataError, match=r"`pip install 'fast-style\[quickstart\]'` installs them"):
         find_photos(SAMPLES)
 
 

@@ -1,0 +1,189 @@
+"""Where a distillation begins: from its newest checkpoint, or from a pruned teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast_style.checkpoints import (
+    STEP,
+    put_out_of_the_way,
+    read_newest_checkpoint,
+    save_checkpoint,
+)
+from fast_style.distill_config import DistillConfig
+from fast_style.distill_data import Studio
+from fast_style.distill_file import MAP
+from fast_style.distill_start import pruned
+from fast_style.errors import ConfigError
+from fast_style.loss_net import LossNetwork
+from fast_style.loss_weights import read_weights
+from fast_style.mini_net import variable
+from fast_style.provenance import file_sha256, names_sha256
+from fast_style.train_state import TrainState
+
+_FIRST_SCENES = 12  # Pictures from so many scenes are what the first fit is made to.
+_FAR_STEP = 1 << 40  # Scenes that no step looks at.
+_SCALE = "scale"
+_STUDIO = "studio/"
+
+# Keys that a run may go on with changed. Of `steps`, the learning rate follows the new length; what
+# files contain is compared by hash.
+_FREE_KEYS = frozenset(
+    (
+        *("steps", "precision", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
+        *("teacher_file", "teacher_note", "dataset", "styles", "output", "run_folder"),
+        *("val_dataset", "val_styles", "report_photos", "report_size", "calibration_photos"),
+    )
+)
+
+_SOURCES = {
+    "teacher_sha256": "the content of teacher_file",
+    "styles_sha256": "the pictures in styles",
+    "photo_names_sha256": "the names of the photos in dataset",
+}
+
+
+def describe_sources(
+    config: DistillConfig, teacher: LossNetwork, studio: Studio, photos: Sequence[Path]
+) -> dict[str, str]:
+    """Returns hashes of what a run learns from, which must not change on the way."""
+    return {
+        "teacher_sha256": teacher.sha256,
+        "styles_sha256": file_sha256(*studio.style_files),
+        "photo_names_sha256": names_sha256(photos, Path(config.dataset)),
+    }
+
+
+def save_run(
+    config: DistillConfig,
+    state: TrainState,
+    scales: Mapping[str, float],
+    studio: Studio,
+    sources: Mapping[str, str],
+    losses: Mapping[str, float],
+) -> Path:
+    """Writes a checkpoint that `resume_or_start` goes on from, and returns its prefix.
+
+    Args:
+      config: The run.
+      state: What it has learned, and its step.
+      scales: {layer: root mean square of the teacher's features}.
+      studio: What it looks at.
+      sources: See `describe_sources`.
+      losses: The last reported.
+    """
+    return save_checkpoint(
+        Path(config.run_folder),
+        int(state.step.numpy()),
+        {
+            **state.tensors(),
+            **studio.state(),
+            **{variable(layer, _SCALE): np.float32(value) for layer, value in scales.items()},
+        },
+        {"config": config.to_dict(), **sources, "losses": dict(losses)},
+        keep=config.keep_checkpoints,
+    )
+
+
+def resume_or_start(
+    config: DistillConfig,
+    studio: Studio,
+    teacher: LossNetwork,
+    sources: Mapping[str, str],
+    *,
+    fresh: bool,
+) -> tuple[TrainState, dict[str, float], dict[str, float], list[str]]:
+    """Finds out what a run begins with.
+
+    Args:
+      config: The run.
+      studio: Its pictures; takes over those of a checkpoint.
+      teacher: The teacher.
+      sources: See `describe_sources`.
+      fresh: Whether to start, whatever is there.
+
+    Returns:
+      The state, {layer: scale}, the last losses, and notes.
+
+    Raises:
+      ConfigError: If what is there was made with other settings, or from something else.
+      ModelError: If all checkpoints are damaged.
+    """
+    found = None if fresh else read_newest_checkpoint(Path(config.run_folder))
+    if found is None:
+        weights, scales = _start(config, studio, teacher)
+        return TrainState(weights), scales, {}, []
+    checkpoint, tensors, run, damaged = found
+    _check_same(config, sources, run, checkpoint)
+    notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
+    scales = {layer: float(tensors.pop(variable(layer, _SCALE))) for layer in config.layers}
+    studio.restore({name: tensors.pop(name) for name in list(tensors) if name.startswith(_STUDIO)})
+    learned = {
+        name: value
+        for name, value in tensors.items()
+        if name != STEP and not name.endswith(("/Adam", "/Adam_1"))
+    }
+    state = TrainState(learned)
+    state.restore(checkpoint, tensors)
+    for path in damaged:
+        put_out_of_the_way(path)
+    return state, scales, dict(run.get("losses", {})), notes
+
+
+def _check_same(
+    config: DistillConfig, sources: Mapping[str, str], run: Mapping[str, Any], checkpoint: Path
+) -> None:
+    before = run.get("config")
+    if not isinstance(before, dict) or "teacher" not in before:
+        raise ConfigError(
+            str(checkpoint),
+            ["run_folder: holds a run of another kind, no distillation; choose another"],
+        )
+    problems = [
+        f"{key}: was {before.get(key)!r}, now {value!r}"
+        for key, value in config.to_dict().items()
+        if key not in _FREE_KEYS and before.get(key) != value
+    ]
+    problems += [
+        f"{what} changed"
+        for key, what in _SOURCES.items()
+        if run.get(key, sources[key]) != sources[key]
+    ]
+    if problems:
+        raise ConfigError(
+            f"{checkpoint}: cannot resume, the run there was made with other settings (undo the "
+            "change, choose another run_folder, or start over with --fresh, which keeps the old "
+            "run)",
+            problems,
+        )
+
+
+def _start(
+    config: DistillConfig, studio: Studio, teacher: LossNetwork
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Returns the variables of a pruned teacher, and the scale of each layer's features."""
+    prefix = f"{config.teacher}/"
+    scenes = [
+        studio.scene(_FAR_STEP + index, seats=config.studio_per_step, others=config.others_per_step)
+        for index in range(_FIRST_SCENES)
+    ]
+    pictures = [part for scene in scenes for part in (scene.styled, scene.styles, scene.others)]
+    values = read_weights(teacher.weights_file, config.teacher, key="teacher_file")
+    weights, maps = pruned(
+        {layer: values[f"{prefix}{layer}/weights"] for layer in config.convolutions},
+        {layer: values[f"{prefix}{layer}/biases"] for layer in config.convolutions},
+        dict(zip(config.convolutions, config.channels, strict=True)),
+        config.layers,
+        np.concatenate(pictures),
+        seed=config.seed,
+    )
+    scales = {}
+    for layer, teacher_map in maps.items():
+        # The network's features have a mean square of 1: so do the teacher's, divided by this.
+        scales[layer] = float(np.sqrt(np.sum(np.square(teacher_map)) / len(teacher_map)))
+        weights[variable(layer, MAP)] = teacher_map / np.float32(scales[layer])
+    return weights, scales
