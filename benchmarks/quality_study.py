@@ -17,11 +17,12 @@ column for each variant) and all models in OUT.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,17 @@ SHOWN = 3  # photos on the sheet
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run: settings of the configuration, and its share of the time."""
+    """A part of a run.
+
+    Attributes:
+      settings: Keys of the configuration.
+      share: Of the time.
+      initial: {pattern of weight names: what to multiply the initial weights by}.
+    """
 
     settings: dict[str, Any]
     share: float = 1.0
+    initial: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,13 +106,17 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
     baseline = content["baseline"]
     found = [Variant("baseline", "the fixed point", (Stage(baseline),))]
     for name, entry in content["variants"].items():
-        stages = entry.get("stages") or [{"set": entry["set"]}]
+        stages = entry.get("stages") or [entry]
         found.append(
             Variant(
                 name,
                 entry["why"],
                 tuple(
-                    Stage({**baseline, **stage.get("set", {})}, stage.get("share", 1.0))
+                    Stage(
+                        {**baseline, **stage.get("set", {})},
+                        stage.get("share", 1.0),
+                        stage.get("initial", {}),
+                    )
                     for stage in stages
                 ),
             )
@@ -194,6 +206,8 @@ def _train(
         command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / "conf/wave.yml")]
         overrides = _overrides(options, stage.settings)
         overrides += [f"naming={name}", f"model_path={folder}", f"steps={count}"]
+        if stage.initial:
+            run = _start(folder / f"{name}_start.safetensors", stage)
         if run is not None:
             overrides.append(f"init_from={run}")
         for override in [*overrides, "log_every_steps=50", "checkpoint_every_steps=200"]:
@@ -202,6 +216,22 @@ def _train(
         run = folder / name
     assert run is not None
     return run
+
+
+def _start(path: Path, stage: Stage) -> Path:
+    """Writes the weights that a stage starts from."""
+    from fast_style.checkpoints import Model, save_model
+    from fast_style.transform_net import init_weights
+
+    width = stage.settings.get("width", 1.0)
+    weights = init_weights("johnson", width=width, seed=stage.settings.get("seed", 0))
+    for pattern, factor in stage.initial.items():
+        found = fnmatch.filter(weights, pattern)
+        if not found:
+            raise SystemExit(f"initial: no weight is called like {pattern}")
+        weights |= {name: weights[name] * np.float32(factor) for name in found}
+    save_model(path, Model("johnson", width, ("start",), weights, {}))
+    return path
 
 
 def _score(options: argparse.Namespace, folder: Path, run: Path) -> dict[str, Any]:
