@@ -506,5 +506,8 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     found = list(names)
     if not found:
         return []
-    shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    # Damaged files have names of any length.
+    shown = ", ".join(name if len(name) <= 120 else f"{name[:117]}..." for name in found[:3]) + (
+        f" and {len(found) - 3} more" if len(found) > 3 else ""
+    )
     return [f"{len(found)} {what} ({shown})"]

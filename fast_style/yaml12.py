@@ -18,6 +18,7 @@ MAX_DEPTH = 20
 MAX_VALUES = 10_000
 
 _TAG = "tag:yaml.org,2002:"
+_MOST_LINES = 5  # on which a key is given are named
 # Tried in this order: every whole number also looks like a float.
 _SCALARS = {
     _TAG + "null": re.compile(r"(?:~|null|Null|NULL|)\Z"),
@@ -134,7 +135,9 @@ class _Conversion:
         for key, found in lines.items():
             if len(found) > 1:
                 times = "twice" if len(found) == 2 else f"{len(found)} times"
-                listed = ", ".join(map(str, found[:-1])) + f" and {found[-1]}"
+                shown = found[:_MOST_LINES]
+                last = f"{len(found) - len(shown)} more" if found[_MOST_LINES:] else shown.pop()
+                listed = f"{', '.join(map(str, shown))} and {last}"
                 name = f"{where}.{key}" if where else key
                 self.problems.append(f"{name}: given {times}, on lines {listed}; keep one")
         return result

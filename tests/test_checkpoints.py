@@ -30,6 +30,7 @@ from fast_style.checkpoints import (
     remove_partial_files,
     save_checkpoint,
     save_model,
+    tensor_problems,
 )
 from fast_style.checks import plain_name
 from fast_style.errors import FastStyleError, ModelError
@@ -605,3 +606,9 @@ def test_a_checkpoint_that_asks_for_more_memory_than_there_is_is_refused(
     monkeypatch.setattr(checkpoints.tf.train, "load_checkpoint", allocate)
     with pytest.raises(ModelError, match="ckpt-1: cannot be read as a TensorFlow checkpoint"):
         read_checkpoint(tmp_path / f"{CHECKPOINT_STEM}-1")
+
+
+def test_a_name_of_any_length_is_told_in_few_words() -> None:
+    (problem,) = tensor_problems({}, {"conv1/scale" * 300: np.zeros(1)})
+    assert problem.startswith("1 unexpected (conv1/scale") and problem.endswith("...)")
+    assert len(problem) < 150

@@ -109,6 +109,15 @@ def test_keys_given_more_than_once_are_reported_with_their_lines() -> None:
     )
 
 
+def test_of_a_key_that_is_given_often_a_few_lines_are_named() -> None:
+    assert read_yaml("a: 1\n" * 5).problems == (
+        "a: given 5 times, on lines 1, 2, 3, 4 and 5; keep one",
+    )
+    assert read_yaml("a: 1\n" * 400).problems == (
+        "a: given 400 times, on lines 1, 2, 3, 4, 5 and 395 more; keep one",
+    )
+
+
 def test_keys_given_twice_are_found_at_any_depth() -> None:
     document = read_yaml("styles:\n  - name: a\n    weight: 1\n    name: b\nx: {y: {z: 1, z: 1}}\n")
 
