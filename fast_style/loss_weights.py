@@ -42,6 +42,7 @@ FETCHABLE = ("vgg_16", "vgg_19")
 # Networks that Keras and MatConvNet publish weights of.
 _PUBLISHED_ELSEWHERE = ("vgg_16", "vgg_19")
 
+_MOST_ITEMS = 10_000  # of an HDF5 file; VGG19 with its optimizer has a few hundred
 _LONGEST_REASON = 200  # characters of what a library says about a damaged file
 # No variable of the networks here is half as large; damage and malice ask for any amount.
 _MOST_BYTES = 1 << 30
@@ -267,9 +268,9 @@ def _open_keras(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
     archive = h5py.File(file, "r")
     arrays: dict[str, dict[int, Any]] = {}
 
-    def visit(path: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or path.startswith("optimizer"):
-            return
+    for path, item in _datasets(archive):
+        if path.startswith("optimizer"):
+            continue
         if item.external or item.is_virtual:
             raise ValueError(f"{path[:_LONGEST_REASON]} is kept in another file")
         for part in path.split("/"):
@@ -280,9 +281,37 @@ def _open_keras(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:
             else:
                 continue
             arrays.setdefault(layer, {})[len(item.shape)] = item
-
-    archive.visititems(visit)
     return _vgg_variables(file, network_name, arrays, "Keras", flip_first=True)
+
+
+def _datasets(archive: Any) -> Iterator[tuple[str, Any]]:
+    """Gives the paths and datasets of an HDF5 file.
+
+    Links to elsewhere are not followed. Not h5py's `visititems`, which never ends on some damaged
+    files.
+
+    Raises:
+      ValueError: If there are more items than a VGG can have, as where a group holds itself.
+    """
+    import h5py
+
+    left, seen = [("", archive)], 0
+    while left:
+        prefix, group = left.pop()
+        names: list[bytes] = []
+        group.id.links.iterate(names.append)
+        seen += len(names)
+        if seen > _MOST_ITEMS:
+            raise ValueError(f"it has more than {_MOST_ITEMS:,} items")
+        for name in sorted(names):
+            if group.id.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                continue
+            item = group[name]
+            path = prefix + name.decode("utf-8", "replace")
+            if isinstance(item, h5py.Group):
+                left.append((f"{path}/", item))
+            elif isinstance(item, h5py.Dataset):
+                yield path, item
 
 
 def _open_matconvnet(file: Path, network_name: str) -> dict[str, Callable[[], Any]]:

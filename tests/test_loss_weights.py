@@ -192,6 +192,28 @@ def test_a_keras_file_whose_arrays_are_elsewhere_is_refused(tmp_path: Path) -> N
         read_weights(tmp_path / "a.h5", "vgg_16")
 
 
+def test_a_keras_file_with_damaged_names_is_refused(vgg: Weights, tmp_path: Path) -> None:
+    """h5py's own way to visit all items never came back from such files."""
+    file = weight_files.save_keras(tmp_path / "a.h5", vgg)
+    content = file.read_bytes()
+    assert content.count(b"HEAP") > 1
+    for damaged in range(content.count(b"HEAP")):
+        parts = content.split(b"HEAP")
+        file.write_bytes(
+            b"HEAP".join(parts[: damaged + 1]) + b"HEAQ" + b"HEAP".join(parts[damaged + 1 :])
+        )
+        with pytest.raises(WeightsError, match=r"a\.h5: .*(damaged|lacks)"):
+            read_weights(file, "vgg_16")
+
+
+def test_a_keras_file_that_holds_itself_is_refused(vgg: Weights, tmp_path: Path) -> None:
+    file = weight_files.save_keras(tmp_path / "a.h5", vgg)
+    with h5py.File(file, "a") as archive:
+        archive["a/b"] = archive["/"]
+    with pytest.raises(WeightsError, match=r"a\.h5: .*more than 10,000 items"):
+        read_weights(file, "vgg_16")
+
+
 def test_a_keras_file_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:  # Without a byte of data behind it.
         file.create_dataset("block1_conv1/kernel", (9999, 9999, 9, 4), "f4", chunks=(9, 9, 9, 4))
