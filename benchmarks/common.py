@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -125,6 +126,13 @@ def set_threads(count: int | None) -> None:
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def run_default(key: str) -> Any:
+    """Returns what a run's configuration has for a key that its file leaves out."""
+    from fast_style.config import RunConfig
+
+    return next(field.default for field in dataclasses.fields(RunConfig) if field.name == key)
 
 
 def random_vgg16(seed: int) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from common import (
     emit,
     interleaved,
     random_photos,
+    run_default,
     set_threads,
     vgg16_file,
     wait,
@@ -41,7 +42,6 @@ def main() -> None:
 
     from fast_style import objective as tags
     from fast_style.checkpoints import save_checkpoint
-    from fast_style.config import RunConfig
     from fast_style.hardware import resolve_precision
     from fast_style.health import TakenStep
     from fast_style.loss_net import build_loss_network
@@ -71,10 +71,10 @@ def main() -> None:
         objective,
         arch="johnson",
         precision=precision,
-        learning_rate=RunConfig.learning_rate,
+        learning_rate=run_default("learning_rate"),
         batch_size=batch,
         image_size=size,
-        gradient_clip=RunConfig.gradient_clip,
+        gradient_clip=run_default("gradient_clip"),
     )
 
     def watched() -> None:
@@ -91,7 +91,7 @@ def main() -> None:
             )
             total = objective.score(styled, pictures, tf.constant(styles))[tags.TOTAL]
         gradients: dict[str, Any] = tape.gradient(total, bare_state.weights)
-        rates = dict.fromkeys(gradients, RunConfig.learning_rate)
+        rates = dict.fromkeys(gradients, run_default("learning_rate"))
         with tf.control_dependencies(bare_state.apply_adam(gradients, rates)):
             return tf.identity(total)
 
@@ -121,7 +121,7 @@ def main() -> None:
             rounds=5,
             warmup=1,
         )["checkpoint"].summary()
-    between = RunConfig.checkpoint_every_steps * found["bare"]["seconds"]
+    between = run_default("checkpoint_every_steps") * found["bare"]["seconds"]
     saved["share_of_steps_between"] = round(saved["seconds"] / between, 6)
     emit("safety_cost", "checkpoint", saved, **settings)
 

@@ -22,6 +22,7 @@ from common import (
     emit,
     interleaved,
     random_photos,
+    run_default,
     set_threads,
     vgg16_file,
     wait,
@@ -104,7 +105,6 @@ def main() -> None:
 
 def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
     """Returns the step as a function without arguments, its concrete function, its precision."""
-    from fast_style.config import RunConfig
     from fast_style.hardware import resolve_precision
     from fast_style.loss_net import build_loss_network
     from fast_style.objective import Objective, style_grams
@@ -133,10 +133,10 @@ def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
         objective,
         arch=options.arch,
         precision=precision,
-        learning_rate=RunConfig.learning_rate,
+        learning_rate=run_default("learning_rate"),
         batch_size=options.batch_size,
         image_size=options.image_size,
-        gradient_clip=RunConfig.gradient_clip,
+        gradient_clip=run_default("gradient_clip"),
     )
     styles = np.ones((options.batch_size, 1), np.float32)
     return lambda: wait(step(photos, styles)[0]), step.get_concrete_function(), precision
