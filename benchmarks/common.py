@@ -161,6 +161,25 @@ def vgg16_file(given: str | None, seed: int) -> Path:
     return path
 
 
+def training_objective(options: argparse.Namespace, precision: Any) -> tuple[Any, np.ndarray]:
+    """Returns the objective that benchmarks of a training step share, and a batch of photos."""
+    from fast_style.loss_net import build_loss_network
+    from fast_style.objective import Objective, style_grams
+
+    file = vgg16_file(options.loss_model_file, options.seed)
+    network = build_loss_network("vgg_16", file, STYLE_LAYERS, dtype=precision)
+    photos = random_photos(options.batch_size, options.image_size, options.seed)
+    objective = Objective(
+        network=network,
+        content_layers=CONTENT_LAYERS,
+        target_grams=style_grams(network, STYLE_LAYERS, [photos[0]]),
+        style_weights=np.array([100.0], np.float32),
+        content_weight=1.0,
+        tv_weight=0.0,
+    )
+    return objective, photos
+
+
 def random_photos(count: int, size: int, seed: int) -> np.ndarray:
     """Returns smooth noise, uint8 [count, size, size, 3]: like photos, neither flat nor white."""
     from PIL import Image

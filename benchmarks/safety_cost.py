@@ -15,15 +15,12 @@ from typing import Any
 
 import numpy as np
 from common import (
-    CONTENT_LAYERS,
-    STYLE_LAYERS,
     common_arguments,
     emit,
     interleaved,
-    random_photos,
     run_default,
     set_threads,
-    vgg16_file,
+    training_objective,
     wait,
 )
 
@@ -44,24 +41,12 @@ def main() -> None:
     from fast_style.checkpoints import save_checkpoint
     from fast_style.hardware import resolve_precision
     from fast_style.health import TakenStep
-    from fast_style.loss_net import build_loss_network
-    from fast_style.objective import Objective, style_grams
     from fast_style.train_state import TrainState, make_train_step
     from fast_style.transform_net import init_weights, transform
 
     precision = resolve_precision("auto")
     size, batch = options.image_size, options.batch_size
-    file = vgg16_file(options.loss_model_file, options.seed)
-    network = build_loss_network("vgg_16", file, STYLE_LAYERS, dtype=precision)
-    photos = random_photos(batch, size, options.seed)
-    objective = Objective(
-        network=network,
-        content_layers=CONTENT_LAYERS,
-        target_grams=style_grams(network, STYLE_LAYERS, [photos[0]]),
-        style_weights=np.array([100.0], np.float32),
-        content_weight=1.0,
-        tv_weight=0.0,
-    )
+    objective, photos = training_objective(options, precision)
     styles = np.ones((batch, 1), np.float32)
     watched_state, bare_state = (
         TrainState(init_weights("johnson", seed=options.seed)) for _ in range(2)

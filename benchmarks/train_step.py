@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 from common import (
-    CONTENT_LAYERS,
-    STYLE_LAYERS,
     common_arguments,
     emit,
     interleaved,
     random_photos,
     run_default,
     set_threads,
+    training_objective,
     vgg16_file,
     wait,
 )
@@ -106,27 +105,11 @@ def main() -> None:
 def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
     """Returns the step as a function without arguments, its concrete function, its precision."""
     from fast_style.hardware import resolve_precision
-    from fast_style.loss_net import build_loss_network
-    from fast_style.objective import Objective, style_grams
     from fast_style.train_state import TrainState, make_train_step
     from fast_style.transform_net import init_weights
 
     precision = resolve_precision(options.precision)
-    network = build_loss_network(
-        "vgg_16",
-        vgg16_file(options.loss_model_file, options.seed),
-        STYLE_LAYERS,
-        dtype=precision,
-    )
-    photos = random_photos(options.batch_size, options.image_size, options.seed)
-    objective = Objective(
-        network=network,
-        content_layers=CONTENT_LAYERS,
-        target_grams=style_grams(network, STYLE_LAYERS, [photos[0]]),
-        style_weights=np.array([100.0], np.float32),
-        content_weight=1.0,
-        tv_weight=0.0,
-    )
+    objective, photos = training_objective(options, precision)
     state = TrainState(init_weights(options.arch, width=options.width, seed=options.seed))
     step = make_train_step(
         state,
