@@ -124,9 +124,9 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
     return found
 
 
-def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
-    """Returns the settings of a run as the command line takes them."""
-    given = {
+def _settings(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a run: those that the command line decides, and a variant's."""
+    return {
         "style_image": options.style,
         "style_weight": options.style_weight,
         "dataset": options.photos,
@@ -134,7 +134,12 @@ def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[st
         "image_size": options.image_size,
         **settings,
     }
-    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+
+
+def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+    """Returns the same as `--set` takes them."""
+    found = _settings(options, settings)
+    return [f"{key}={json.dumps(value)}" for key, value in found.items()]
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -152,7 +157,7 @@ def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     key = json.dumps({name: stage.settings[name] for name in _COSTLY if name in stage.settings})
     if key not in known:
-        baseline = next(iter(_variants(options))).stages[0]
+        baseline = _variants(options)[0].stages[0]
         costs = {"this": _step(options, stage), "baseline": _step(options, baseline)}
         times = interleaved(costs, rounds=7)
         seconds = {name: found.summary()["cpu_seconds"] for name, found in times.items()}
@@ -237,11 +242,10 @@ def _start(path: Path, stage: Stage) -> Path:
 def _score(options: argparse.Namespace, folder: Path, run: Path) -> dict[str, Any]:
     """Scores a run with the baseline's loss, whatever it was trained with."""
     yardstick = folder / "yardstick.yml"
-    baseline = next(iter(_variants(options))).stages[0].settings
+    baseline = _variants(options)[0].stages[0].settings
     own = {key: value for key, value in baseline.items() if key not in _COSTLY}
-    settings = [*_overrides(options, own), "naming: yardstick", "steps: 1"]
-    lines = [setting.replace("=", ": ", 1) if "=" in setting else setting for setting in settings]
-    yardstick.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = _settings(options, own) | {"naming": "yardstick", "steps": 1}
+    yardstick.write_text(yaml.safe_dump(settings), encoding="utf-8")
     numbers = folder / f"{run.name}.json"
     command = [sys.executable, "-m", "fast_style", "quality", "--model", str(run)]
     command += ["--photos", options.held_out, "--limit", str(options.limit)]
