@@ -169,7 +169,7 @@ def _time(options: argparse.Namespace) -> None:
 
     from fast_style import objective as tags
     from fast_style.hardware import resolve_precision
-    from fast_style.train_state import TrainState, make_train_step
+    from fast_style.train_state import StepSettings, TrainState, make_train_step
     from fast_style.transform_net import init_weights
 
     precision = resolve_precision(options.precision)
@@ -193,12 +193,14 @@ def _time(options: argparse.Namespace) -> None:
         step = make_train_step(
             TrainState(init_weights("johnson", width=1.0, styles=1, seed=0)),
             objective,
-            arch="johnson",
-            precision=precision,
-            learning_rate=1e-3,
+            StepSettings(
+                arch="johnson",
+                precision=precision,
+                learning_rate=1e-3,
+                image_size=size,
+                gradient_clip=1.5,
+            ),
             batch_size=4,
-            image_size=size,
-            gradient_clip=1.5,
         )
 
         def whole(step: Any = step) -> Any:

@@ -41,7 +41,7 @@ def main() -> None:
     from fast_style.checkpoints import save_checkpoint
     from fast_style.hardware import resolve_precision
     from fast_style.health import TakenStep
-    from fast_style.train_state import TrainState, make_train_step
+    from fast_style.train_state import StepSettings, TrainState, make_train_step
     from fast_style.transform_net import init_weights, transform
 
     precision = resolve_precision("auto")
@@ -54,12 +54,14 @@ def main() -> None:
     step = make_train_step(
         watched_state,
         objective,
-        arch="johnson",
-        precision=precision,
-        learning_rate=run_default("learning_rate"),
+        StepSettings(
+            arch="johnson",
+            precision=precision,
+            learning_rate=run_default("learning_rate"),
+            image_size=size,
+            gradient_clip=run_default("gradient_clip"),
+        ),
         batch_size=batch,
-        image_size=size,
-        gradient_clip=run_default("gradient_clip"),
     )
 
     def watched() -> None:
@@ -77,7 +79,7 @@ def main() -> None:
             total = objective.score(styled, pictures, tf.constant(styles))[tags.TOTAL]
         gradients: dict[str, Any] = tape.gradient(total, bare_state.weights)
         rates = dict.fromkeys(gradients, run_default("learning_rate"))
-        with tf.control_dependencies(bare_state.apply_adam(gradients, rates)):
+        with tf.control_dependencies(bare_state.update(gradients, rates)):
             return tf.identity(total)
 
     times = interleaved(

@@ -105,7 +105,7 @@ def main() -> None:
 def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
     """Returns the step as a function without arguments, its concrete function, its precision."""
     from fast_style.hardware import resolve_precision
-    from fast_style.train_state import TrainState, make_train_step
+    from fast_style.train_state import StepSettings, TrainState, make_train_step
     from fast_style.transform_net import init_weights
 
     precision = resolve_precision(options.precision)
@@ -114,12 +114,14 @@ def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
     step = make_train_step(
         state,
         objective,
-        arch=options.arch,
-        precision=precision,
-        learning_rate=run_default("learning_rate"),
+        StepSettings(
+            arch=options.arch,
+            precision=precision,
+            learning_rate=run_default("learning_rate"),
+            image_size=options.image_size,
+            gradient_clip=run_default("gradient_clip"),
+        ),
         batch_size=options.batch_size,
-        image_size=options.image_size,
-        gradient_clip=run_default("gradient_clip"),
     )
     styles = np.ones((options.batch_size, 1), np.float32)
     return lambda: wait(step(photos, styles)[0]), step.get_concrete_function(), precision

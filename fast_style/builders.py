@@ -49,6 +49,7 @@ _FREE_KEYS = {
     "init_from": "it counts only for a new run",
     # How to learn, but not what.
     "learning_rate": "it holds from here on, and Adam's moments are kept",
+    "optimizer": "it holds from here on",
     "learning_rate_schedule": "it holds from here on",
     "warmup_steps": "",
     "gradient_clip": "it holds from here on",

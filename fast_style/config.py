@@ -109,7 +109,8 @@ class RunConfig:
       batch_size: Photos per step.
       epoch: Passes over the photos; exactly one of `epoch` and `steps` is given.
       steps: Training steps.
-      learning_rate: Adam's at its highest, above 0.
+      optimizer: 'adam', or 'muon' for the kernels inside the net; see `optimizers`.
+      learning_rate: At its highest, above 0: about how far a step moves a weight.
       learning_rate_schedule: 'constant', or 'cosine': it falls to 0 over the run.
       warmup_steps: It rises from 0 over so many steps; 0: it does not.
       gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
@@ -153,6 +154,7 @@ class RunConfig:
     batch_size: Annotated[int, checks.whole(1)] = 4
     epoch: Annotated[int | None, checks.optional(checks.whole(1))] = None
     steps: Annotated[int | None, checks.optional(checks.whole(1))] = None
+    optimizer: Annotated[str, checks.choice("adam", "muon")] = "adam"
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
     learning_rate_schedule: Annotated[str, checks.choice("constant", "cosine")] = "constant"
     warmup_steps: Annotated[int, checks.whole(0)] = 0

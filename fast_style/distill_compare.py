@@ -23,7 +23,7 @@ from fast_style.images import cover_crop, load_training_crop, read_opaque
 from fast_style.loss_net import LossNetwork
 from fast_style.objective import Objective, style_grams
 from fast_style.stylize import stylize_batch
-from fast_style.train_state import TrainState, make_train_step
+from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.transform_net import init_weights
 
 STAGES = (10, 25, 50, 100)
@@ -135,12 +135,14 @@ def _trained(
     take_step = make_train_step(
         state,
         objective,
-        arch=_ARCH,
-        precision=precision,
-        learning_rate=_LEARNING_RATE,
+        StepSettings(
+            arch=_ARCH,
+            precision=precision,
+            learning_rate=_LEARNING_RATE,
+            image_size=photos.shape[1],
+            gradient_clip=1.5,
+        ),
         batch_size=_BATCH,
-        image_size=photos.shape[1],
-        gradient_clip=1.5,
     )
     rng = np.random.default_rng(seed)
     for done in range(1, max(stages) + 1):

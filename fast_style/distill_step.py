@@ -154,7 +154,7 @@ def make_distill_step(
             decay_steps=steps,
             last=_LAST_RATE,
         )
-        with tf.control_dependencies(state.apply_adam(gradients, dict.fromkeys(gradients, rate))):
+        with tf.control_dependencies(state.update(gradients, dict.fromkeys(gradients, rate))):
             found = {tag: tf.identity(value) for tag, value in (losses | {_GRADIENT: norm}).items()}
             return found, picture_gradient
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.learning_rate import learning_rate_at
 from fast_style.objective import Objective
+from fast_style.optimizers import BETA_2, Slot, adam, muon
 from fast_style.replicas import Replicas
 from fast_style.transform_net import architecture, transform
 
-# Adam as in Kingma & Ba (2015) with TensorFlow's defaults of 2016.
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 _STEPS_BEFORE_CLIPPING = 10  # So many are needed to know what is usual.
 
 
@@ -84,7 +84,7 @@ class TrainState(tf.Module):
         From Adam's second moments without their bias; 0 before the first step.
         """
         sums = tf.stack([tf.reduce_sum(self.second[name]) for name in self.weights])
-        seen = 1.0 - tf.pow(_BETA_2, tf.cast(tf.maximum(self.step, 1), tf.float32))
+        seen = 1.0 - tf.pow(BETA_2, tf.cast(tf.maximum(self.step, 1), tf.float32))
         return tf.sqrt(sums / seen)
 
     def count_step(self) -> tf.Tensor:
@@ -97,52 +97,71 @@ class TrainState(tf.Module):
         ):
             return tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
 
-    def apply_adam(
-        self, gradients: Mapping[str, tf.Tensor], learning_rates: Mapping[str, Any]
+    def update(
+        self,
+        gradients: Mapping[str, tf.Tensor],
+        learning_rates: Mapping[str, Any],
+        by_muon: Collection[str] = (),
     ) -> list[tf.Operation]:
         """Updates weights and moments, and counts the step; for use inside a graph.
 
         Args:
           gradients: {weight name: gradient}.
           learning_rates: {weight name: learning rate}, numbers or scalar tensors.
+          by_muon: The weights that Muon updates; Adam does the others.
 
         Returns:
           The operations that do it.
         """
-        power = tf.cast(self.count_step(), tf.float32)
-        beta_1_power, beta_2_power = tf.pow(_BETA_1, power), tf.pow(_BETA_2, power)
-        return [
-            tf.raw_ops.ResourceApplyAdam(
-                var=self.weights[name].handle,
-                m=self.first[name].handle,
-                v=self.second[name].handle,
-                beta1_power=beta_1_power,
-                beta2_power=beta_2_power,
-                lr=learning_rates[name],
-                beta1=_BETA_1,
-                beta2=_BETA_2,
-                epsilon=_EPSILON,
-                grad=gradient,
-            )
-            for name, gradient in gradients.items()
-        ]
+        step = tf.cast(self.count_step(), tf.float32)
+        done = []
+        for name, gradient in gradients.items():
+            slot = Slot(self.weights[name], self.first[name], self.second[name])
+            if name in by_muon:
+                done.append(muon(slot, gradient, learning_rates[name]))
+            else:
+                done.append(adam(slot, gradient, learning_rates[name], step))
+        return done
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a training step computes and learns; most are keys of a run's configuration.
+
+    Attributes:
+      arch: The transform net's architecture.
+      precision: What the nets compute in.
+      image_size: Side of the photos in px.
+      learning_rate: At its highest; see `learning_rate_at`.
+      optimizer: 'adam', or 'muon': the kernels that the architecture names are updated by Muon,
+        the rest by Adam.
+      warmup_steps: See `learning_rate_at`.
+      decay_steps: See `learning_rate_at`.
+      gradient_clip: Longest gradient of each weight, in multiples of what is usual; none: no limit.
+      consistency_weight: Weight of the consistency loss; 0: it is not computed.
+      seed: Of the consistency loss's noise.
+      xla: Compile everything but the update of the weights with XLA.
+    """
+
+    arch: str
+    precision: str
+    image_size: int
+    learning_rate: float
+    optimizer: str = "adam"
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    gradient_clip: float | None = None
+    consistency_weight: float = 0.0
+    seed: int = 0
+    xla: bool = False
 
 
 def make_train_step(
     state: TrainState,
     objective: Objective,
+    settings: StepSettings,
     *,
-    arch: str,
-    precision: str,
-    learning_rate: float,
     batch_size: int,
-    image_size: int,
-    warmup_steps: int = 0,
-    decay_steps: int | None = None,
-    gradient_clip: float | None = None,
-    consistency_weight: float = 0.0,
-    seed: int = 0,
-    xla: bool = False,
 ) -> Any:
     """Returns the compiled step: (photos, style weights) -> (losses, styled pictures, gradients).
 
@@ -150,8 +169,6 @@ def make_train_step(
     Of the gradients it returns half the squared norm for each weight, [W] in the order of
     `state.weights`. A step whose loss or gradient is not finite is counted and changes nothing
     else; its losses tell.
-
-    The learning rate is that of `learning_rate_at` with `learning_rate` for its peak.
 
     With `gradient_clip`, the gradient of each weight is shortened to that many times its usual
     norm where it is longer. Adam's second moment, a mean over a thousand steps, does not see an
@@ -166,14 +183,12 @@ def make_train_step(
     consistency loss is another.
     """
     styles = len(objective.style_weights)
-    compute = _computation(state, objective, arch, precision, consistency_weight, seed, xla)
-    learn = _learning(
-        state, arch, learning_rate, warmup_steps, decay_steps, gradient_clip=gradient_clip
-    )
+    side = settings.image_size
+    compute, learn = _computation(state, objective, settings), _learning(state, settings)
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([batch_size, image_size, image_size, 3], tf.uint8),
+            tf.TensorSpec([batch_size, side, side, 3], tf.uint8),
             tf.TensorSpec([batch_size, styles], tf.float32),
         ],
         autograph=False,
@@ -190,17 +205,7 @@ def make_replicated_step(
     replicas: Replicas,
     state: TrainState,
     objective: Objective,
-    *,
-    arch: str,
-    precision: str,
-    learning_rate: float,
-    image_size: int,
-    warmup_steps: int = 0,
-    decay_steps: int | None = None,
-    gradient_clip: float | None = None,
-    consistency_weight: float = 0.0,
-    seed: int = 0,
-    xla: bool = False,
+    settings: StepSettings,
 ) -> Any:
     """Returns `make_train_step`'s step for several devices: each computes its share of a batch.
 
@@ -210,17 +215,8 @@ def make_replicated_step(
     Args:
       replicas: The devices.
       state: Created in their scope.
-      objective: As for one device, like what follows.
-      arch: The architecture.
-      precision: What the nets compute in.
-      learning_rate: Of Adam at its highest; see `make_train_step`.
-      warmup_steps: See there.
-      decay_steps: See there.
-      image_size: Side of the photos in px.
-      gradient_clip: See `make_train_step`.
-      consistency_weight: See there.
-      seed: See there.
-      xla: See there.
+      objective: As for one device.
+      settings: As for one device.
 
     Returns:
       (photos, style weights, word) -> (losses, styled pictures, gradients, words). Photos and style
@@ -228,10 +224,8 @@ def make_replicated_step(
       device. Of a word, one float32 from each process, all processes get all, [processes].
     """
     styles = len(objective.style_weights)
-    compute = _computation(state, objective, arch, precision, consistency_weight, seed, xla)
-    learn = _learning(
-        state, arch, learning_rate, warmup_steps, decay_steps, gradient_clip=gradient_clip
-    )
+    side = settings.image_size
+    compute, learn = _computation(state, objective, settings), _learning(state, settings)
     rows, size = len(replicas.rows), replicas.cluster.size
     share = rows // replicas.local
 
@@ -263,7 +257,7 @@ def make_replicated_step(
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([rows, image_size, image_size, 3], tf.uint8),
+            tf.TensorSpec([rows, side, side, 3], tf.uint8),
             tf.TensorSpec([rows, styles], tf.float32),
             tf.TensorSpec([], tf.float32),
         ],
@@ -275,15 +269,7 @@ def make_replicated_step(
     return train_step
 
 
-def _computation(
-    state: TrainState,
-    objective: Objective,
-    arch: str,
-    precision: str,
-    consistency_weight: float,
-    seed: int,
-    xla: bool,
-) -> Any:
+def _computation(state: TrainState, objective: Objective, settings: StepSettings) -> Any:
     """Returns the first half of a step, for use inside a graph.
 
     (photos, style weights, place) -> (losses, styled pictures, gradients). The place is that of the
@@ -293,53 +279,53 @@ def _computation(
 
     def compute(photos: tf.Tensor, style_weights: tf.Tensor, place: Any = None):
         def stylize(pictures: tf.Tensor) -> tf.Tensor:
-            return transform(arch, state.weights, pictures, style_weights, dtype=precision)
+            return transform(
+                settings.arch, state.weights, pictures, style_weights, dtype=settings.precision
+            )
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(state.weights)
             styled = stylize(photos)
             losses = objective.score(styled, photos, style_weights)
-            if consistency_weight:
-                drawn = tf.stack([tf.constant(seed % 2**63, tf.int64), state.step])
+            if settings.consistency_weight:
+                drawn = tf.stack([tf.constant(settings.seed % 2**63, tf.int64), state.step])
                 losses[tags.CONSISTENCY] = consistency_loss(stylize, photos, styled, drawn, place)
-                weighted = consistency_weight * losses[tags.CONSISTENCY]
+                weighted = settings.consistency_weight * losses[tags.CONSISTENCY]
                 losses[tags.WEIGHTED_CONSISTENCY] = weighted
                 losses[tags.TOTAL] += weighted
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         return losses, styled, gradients
 
-    if xla:
+    if settings.xla:
         return tf.function(compute, autograph=False, jit_compile=True)
     return compute
 
 
-def _learning(
-    state: TrainState,
-    arch: str,
-    learning_rate: float,
-    warmup_steps: int,
-    decay_steps: int | None,
-    *,
-    gradient_clip: float | None,
-) -> Any:
+def _learning(state: TrainState, settings: StepSettings) -> Any:
     """Returns the second half of a step, for use inside a graph.
 
     (losses, gradients) -> (learning rate and norm of all gradients by tag, half the squared norm of
     each gradient); changes the state.
     """
-    factor = architecture(arch).learning_rate
+    net, gradient_clip = architecture(settings.arch), settings.gradient_clip
+    by_muon = [name for name in state.weights if net.inner_kernel(name)]
+    if settings.optimizer == "adam":
+        by_muon = []
 
     def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
         norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
         rate = learning_rate_at(
-            state.step, peak=learning_rate, warmup_steps=warmup_steps, decay_steps=decay_steps
+            state.step,
+            peak=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            decay_steps=settings.decay_steps,
         )
-        rates = {name: rate * factor(name) for name in state.weights}
+        rates = {name: rate * net.learning_rate(name) for name in state.weights}
 
         def update() -> tf.Operation:
             applied = gradients if gradient_clip is None else clipped(gradient_clip)
-            with tf.control_dependencies(state.apply_adam(applied, rates)):
+            with tf.control_dependencies(state.update(applied, rates, by_muon)):
                 return tf.no_op()
 
         def clipped(multiple: float) -> dict[str, tf.Tensor]:

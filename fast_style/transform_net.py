@@ -45,12 +45,15 @@ class Architecture:
       shapes: (width, styles) -> {weight name: shape}.
       initial: (name, shape, generator) -> float32 array of that shape.
       forward: (weights, images, style weights, compute type) -> styled images.
+      inner_kernel: Weight name -> whether it is a convolution's kernel other than the last, which
+        makes colours. These are what Muon is for.
       learning_rate: Weight name -> factor of the run's learning rate.
     """
 
     shapes: Callable[[float, int], dict[str, tuple[int, ...]]]
     initial: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray]
     forward: Callable[[Weights, tf.Tensor, tf.Tensor, tf.DType], tf.Tensor]
+    inner_kernel: Callable[[str], bool]
     learning_rate: Callable[[str], float] = lambda name: 1.0
 
 
@@ -283,8 +286,17 @@ def _slim2016(
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "johnson": Architecture(_johnson_shapes, _johnson_initial, _johnson),
+    "johnson": Architecture(
+        _johnson_shapes,
+        _johnson_initial,
+        _johnson,
+        lambda name: name.endswith("/weight") and name != "out/weight",
+    ),
     "slim2016": Architecture(
-        _slim2016_shapes, _slim2016_initial, _slim2016, _slim2016_learning_rate
+        _slim2016_shapes,
+        _slim2016_initial,
+        _slim2016,
+        lambda name: name != "deconv3/conv/weight",
+        _slim2016_learning_rate,
     ),
 }

@@ -102,7 +102,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the training step, which takes seconds to trace, by one that only counts."""
 
-    def make_quick_step(state: train_state.TrainState, objective: Any, **arguments: Any):
+    def make_quick_step(state: train_state.TrainState, *rest: Any, **arguments: Any):
         def step(photos: np.ndarray, choice: np.ndarray):
             state.step.assign_add(1)
             names = (tags.TOTAL, tags.CONTENT, tags.STYLE, tags.VARIATION, tags.WEIGHTED_CONTENT)

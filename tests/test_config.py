@@ -157,6 +157,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "random_crop": False,
         "random_flip": False,
         "steps": None,
+        "optimizer": "adam",
         "learning_rate": 0.001,
         "learning_rate_schedule": "constant",
         "warmup_steps": 0,

@@ -20,7 +20,7 @@ from fast_style.consistency import (
 )
 from fast_style.objective import Objective
 from fast_style.run_events import StepReport, TrainObserver
-from fast_style.train_state import TrainState, make_train_step
+from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
 from fast_style.transform_net import init_weights
 
@@ -158,11 +158,13 @@ def take_steps(count: int, **changes: Any) -> tuple[dict[str, np.ndarray], list[
     step = make_train_step(
         state,
         objective,
-        arch="johnson",
-        precision="float32",
+        StepSettings(
+            arch="johnson",
+            precision="float32",
+            image_size=32,
+            **{"learning_rate": 1e-3, **changes},
+        ),
         batch_size=1,
-        image_size=32,
-        **{"learning_rate": 1e-3, **changes},
     )
     found = []
     for _ in range(count):

@@ -30,7 +30,7 @@ from fast_style.train_state import TrainState
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and a training step that only counts; the second one fails."""
 
-    def make_quick_step(state: TrainState, objective: Any, **arguments: Any):
+    def make_quick_step(state: TrainState, *rest: Any, **arguments: Any):
         def step(photos: np.ndarray, choice: np.ndarray):
             state.step.assign_add(1)
             names = (tags.CONTENT, tags.STYLE, tags.VARIATION, tags.WEIGHTED_CONTENT)

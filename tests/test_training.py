@@ -28,7 +28,7 @@ from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.objective import Objective
 from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
-from fast_style.train_state import TrainState, make_train_step
+from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
 from fast_style.transform_net import init_weights, weight_count
 
@@ -630,7 +630,7 @@ def test_adam_equals_the_formula_in_float64() -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([3, 5], tf.float32)], autograph=False)
     def update(gradient: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies(state.apply_adam({"w": gradient}, {"w": 0.01})):
+        with tf.control_dependencies(state.update({"w": gradient}, {"w": 0.01})):
             return tf.constant(0)
 
     weight, first, second = start.astype(np.float64), 0.0, 0.0
@@ -709,12 +709,14 @@ def _compiled_step(
     return make_train_step(
         state,
         objective,
-        arch=arch,
-        precision="float32",
-        learning_rate=learning_rate,
+        StepSettings(
+            arch=arch,
+            precision="float32",
+            learning_rate=learning_rate,
+            image_size=32,
+            **changes,
+        ),
         batch_size=1,
-        image_size=32,
-        **changes,
     )
 
 
