@@ -146,8 +146,8 @@ def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[st
 
 # What a step costs depends on these keys, not on how fast it learns.
 _COSTLY = (
-    *("batch_size", "image_size", "width", "precision", "arch", "loss_model", "gradient_clip"),
-    "consistency_weight",
+    *("batch_size", "image_size", "width", "precision", "arch", "loss_model", "optimizer"),
+    *("gradient_clip", "consistency_weight"),
 )
 
 
@@ -188,6 +188,7 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
         StepSettings(
             arch=config.arch,
             precision=precision,
+            optimizer=config.optimizer,
             learning_rate=config.learning_rate,
             image_size=config.image_size,
             gradient_clip=config.gradient_clip,

@@ -343,9 +343,22 @@ Take = tuple[tf.Tensor, tf.Tensor]  # Rows and columns.
 
 
 def take(x: tf.Tensor, rows_columns: Take) -> tf.Tensor:
-    """Returns rows and columns of a map, given by number."""
+    """Returns rows and columns of a map, given by number.
+
+    Args:
+      x: [N, H, W, C].
+      rows_columns: Numbers, of which each is the one before it plus or minus 1, or the same.
+    """
     rows, columns = rows_columns
-    return tf.gather(tf.gather(x, rows, axis=1), columns, axis=2)
+    height, width = tf.size(rows), tf.size(columns)
+    # Away from the picture's border nothing is mirrored: it is a rectangle, often all there is,
+    # which is not copied. In steps of at most 1, so many positions lead from the first to the last
+    # only through all others.
+    return tf.cond(
+        (rows[-1] - rows[0] == height - 1) & (columns[-1] - columns[0] == width - 1),
+        lambda: tf.slice(x, [0, rows[0], columns[0], 0], [-1, height, width, -1]),
+        lambda: tf.gather(tf.gather(x, rows, axis=1), columns, axis=2),
+    )
 
 
 def convolve(x: tf.Tensor, stage: Stage, weights: Weights, taken: Take, *, phases: bool) -> Any:
