@@ -103,6 +103,7 @@ def orthogonalized(matrix: tf.Tensor) -> tf.Tensor:
       [R, C] float32.
     """
     rows, columns = matrix.shape
+    assert rows is not None and columns is not None
     if rows < columns:
         return tf.transpose(orthogonalized(tf.transpose(matrix)))
     a, b, c = _QUINTIC
