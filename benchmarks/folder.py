@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fast_style.data import find_photos
 from fast_style.images import read_image
 from fast_style.jobs import Job
-from fast_style.pipeline import in_8_bits, run_jobs
+from fast_style.pipeline import run_jobs
 from fast_style.terminal import import_tensorflow
 
 SUFFIXES = (".jpg", ".jpg", ".jpg", ".png", ".jpg", ".webp", ".jpg", ".tif")
@@ -97,7 +97,7 @@ def main() -> None:
             del pictures
             jobs = [Job(path, folder / "out" / path.name) for path in part]
             began = time.perf_counter()
-            outcomes = list(run_jobs(jobs, in_8_bits(net)))
+            outcomes = list(run_jobs(jobs, net))
             whole.append((time.perf_counter() - began) / len(part))
             failed = [str(outcome.error) for outcome in outcomes if outcome.error]
             if failed:
