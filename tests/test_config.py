@@ -208,7 +208,14 @@ def test_our_style_files_keep_the_ancestors_values(naming: str, tmp_path: Path) 
 
     ours = load_config(ROOT / "conf" / f"{naming}.yml")
 
-    assert ours == dataclasses.replace(ancestor, style_image=f"data/styles/{naming}.jpg")
+    assert ours == dataclasses.replace(
+        ancestor,
+        style_image=f"data/styles/{naming}.jpg",
+        # How it learns is ours.
+        optimizer="muon",
+        learning_rate_schedule="cosine",
+        warmup_steps=20,
+    )
 
 
 def test_the_fully_commented_file_shows_every_key() -> None:
