@@ -171,10 +171,15 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
     import tensorflow as tf
 
     from fast_style import objective as tags
-    from fast_style.builders import build_network, build_objective, load_style_pictures
+    from fast_style.builders import (
+        build_network,
+        build_objective,
+        load_style_pictures,
+        step_settings,
+    )
     from fast_style.config import load_config
     from fast_style.hardware import resolve_precision
-    from fast_style.train_state import StepSettings, TrainState, make_train_step
+    from fast_style.train_state import TrainState, make_train_step
     from fast_style.transform_net import init_weights
 
     config = load_config(ROOT / "conf/wave.yml", [*_overrides(options, stage.settings), "steps=1"])
@@ -185,15 +190,7 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
     step = make_train_step(
         TrainState(init_weights(config.arch, width=config.width)),
         objective,
-        StepSettings(
-            arch=config.arch,
-            precision=precision,
-            optimizer=config.optimizer,
-            learning_rate=config.learning_rate,
-            image_size=config.image_size,
-            gradient_clip=config.gradient_clip,
-            consistency_weight=config.consistency_weight,
-        ),
+        step_settings(config, precision, steps=1),
         batch_size=config.batch_size,
     )
     photos = random_photos(config.batch_size, config.image_size, 0)

@@ -23,6 +23,7 @@ from fast_style.loss_net import LossNetwork, build_loss_network
 from fast_style.objective import Objective, style_grams
 from fast_style.prepare import check_prepared
 from fast_style.provenance import file_sha256, git_commit, names_sha256, package_versions
+from fast_style.train_state import StepSettings
 from fast_style.transform_net import init_weights
 
 PREVIEW_SIZE = 512  # px, long side
@@ -155,6 +156,29 @@ def total_steps(config: RunConfig, photos: int) -> int:
         return config.steps
     assert config.epoch is not None
     return config.epoch * photos // config.batch_size
+
+
+def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings:
+    """Returns how a run's steps compute and learn.
+
+    Args:
+      config: The run.
+      precision: What the nets compute in.
+      steps: Of the whole run; a learning rate that falls has fallen then.
+    """
+    return StepSettings(
+        arch=config.arch,
+        precision=precision,
+        image_size=config.image_size,
+        optimizer=config.optimizer,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=steps if config.learning_rate_schedule == "cosine" else None,
+        gradient_clip=config.gradient_clip,
+        consistency_weight=config.consistency_weight,
+        seed=config.seed,
+        xla=config.xla,
+    )
 
 
 def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:

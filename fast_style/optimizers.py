@@ -37,21 +37,28 @@ class Slot:
     second: tf.Variable
 
 
-def adam(slot: Slot, gradient: tf.Tensor, rate: Any, step: tf.Tensor) -> tf.Operation:
+def beta_powers(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns Adam's decay rates to the power of a step's number, from 1, a float32 scalar."""
+    return tf.pow(BETA_1, step), tf.pow(BETA_2, step)
+
+
+def adam(
+    slot: Slot, gradient: tf.Tensor, rate: Any, powers: tuple[tf.Tensor, tf.Tensor]
+) -> tf.Operation:
     """Returns the update of a weight by Adam.
 
     Args:
       slot: The weight.
       gradient: Of the weight's shape.
       rate: The learning rate, a number or a scalar tensor.
-      step: Number of this step, from 1, a float32 scalar.
+      powers: `beta_powers` of this step, the same for all weights.
     """
     return tf.raw_ops.ResourceApplyAdam(
         var=slot.weight.handle,
         m=slot.first.handle,
         v=slot.second.handle,
-        beta1_power=tf.pow(BETA_1, step),
-        beta2_power=tf.pow(BETA_2, step),
+        beta1_power=powers[0],
+        beta2_power=powers[1],
         lr=rate,
         beta1=BETA_1,
         beta2=BETA_2,

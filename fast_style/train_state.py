@@ -16,7 +16,7 @@ from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.learning_rate import learning_rate_at
 from fast_style.objective import Objective
-from fast_style.optimizers import BETA_2, Slot, adam, muon
+from fast_style.optimizers import BETA_2, Slot, adam, beta_powers, muon
 from fast_style.replicas import Replicas
 from fast_style.transform_net import architecture, transform
 
@@ -113,14 +113,14 @@ class TrainState(tf.Module):
         Returns:
           The operations that do it.
         """
-        step = tf.cast(self.count_step(), tf.float32)
+        powers = beta_powers(tf.cast(self.count_step(), tf.float32))
         done = []
         for name, gradient in gradients.items():
             slot = Slot(self.weights[name], self.first[name], self.second[name])
             if name in by_muon:
                 done.append(muon(slot, gradient, learning_rates[name]))
             else:
-                done.append(adam(slot, gradient, learning_rates[name], step))
+                done.append(adam(slot, gradient, learning_rates[name], powers))
         return done
 
 
@@ -308,9 +308,8 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
     each gradient); changes the state.
     """
     net, gradient_clip = architecture(settings.arch), settings.gradient_clip
-    by_muon = [name for name in state.weights if net.inner_kernel(name)]
-    if settings.optimizer == "adam":
-        by_muon = []
+    muons = settings.optimizer == "muon"
+    by_muon = [name for name in state.weights if muons and net.inner_kernel(name)]
 
     def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])

@@ -27,6 +27,7 @@ from fast_style.builders import (
     initial_weights,
     load_style_pictures,
     preview_picture,
+    step_settings,
     total_steps,
     what_workers_share,
 )
@@ -58,7 +59,6 @@ from fast_style.run_lock import RunLock
 from fast_style.saving import RunWriter, set_aside, write_targets
 from fast_style.stopping import StopRequest
 from fast_style.train_state import (
-    StepSettings,
     TrainState,
     make_replicated_step,
     make_train_step,
@@ -202,19 +202,7 @@ def _build_step(
     steps: int,
 ) -> Any:
     """Returns the training step: of one device, or of this process's part of several."""
-    settings = StepSettings(
-        arch=config.arch,
-        precision=precision,
-        image_size=config.image_size,
-        optimizer=config.optimizer,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=steps if config.learning_rate_schedule == "cosine" else None,
-        gradient_clip=config.gradient_clip,
-        consistency_weight=config.consistency_weight,
-        seed=config.seed,
-        xla=config.xla,
-    )
+    settings = step_settings(config, precision, steps)
     if replicas.count == 1:
         return make_train_step(state, objective, settings, batch_size=config.batch_size)
     return make_replicated_step(replicas, state, objective, settings)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from fast_style.optimizers import orthogonalized
-from fast_style.train_state import StepSettings, TrainState
+from fast_style.train_state import TrainState
 from fast_style.transform_net import architecture, init_weights
 
 SHAPES = [(72, 8), (8, 8), (12, 40), (1, 6)]
@@ -104,4 +104,3 @@ def test_muon_is_for_all_kernels_but_the_last(arch: str, others: set[str]) -> No
     kernels = {name for name, value in weights.items() if value.ndim == 4}
     chosen = {name for name in weights if architecture(arch).inner_kernel(name)}
     assert chosen == kernels - others
-    assert StepSettings(arch=arch, precision="float32", image_size=32, learning_rate=1e-3)

@@ -734,6 +734,20 @@ def test_a_step_compiled_by_xla_is_the_same() -> None:
         )
 
 
+def test_a_step_with_muon_moves_inner_kernels_along_orthonormal_matrices() -> None:
+    state, objective = _toy_state("johnson", 0.125)
+    step = _compiled_step(state, objective, "johnson", 1e-3, optimizer="muon")
+    before = {name: value.numpy() for name, value in state.weights.items()}
+    step(tf.constant(tiny.smooth_picture(32, 32, 0)[None]), tf.ones([1, 1]))
+    moved = {name: value.numpy() - before[name] for name, value in state.weights.items()}
+    kernel = moved["res3/conv1/weight"].reshape(-1, moved["res3/conv1/weight"].shape[-1])
+    sides = np.linalg.svd(kernel, compute_uv=False) / (1e-3 * np.sqrt(max(kernel.shape)))
+    assert 0.6 < sides.min() <= sides.max() < 1.25
+    # The rest is Adam's, whose first step moves every weight by the rate.
+    assert np.median(np.abs(moved["out/weight"])) == pytest.approx(1e-3, rel=0.01)
+    assert np.median(np.abs(moved["res3/conv1/offset"])) == pytest.approx(1e-3, rel=0.01)
+
+
 def test_slim2016_moves_its_residual_blocks_at_a_tenth_of_the_rate() -> None:
     state, objective = _toy_state("slim2016", 1.0)
     step = _compiled_step(state, objective, "slim2016", 1e-3)
