@@ -6,8 +6,11 @@ import argparse
 import dataclasses
 import json
 import platform
+import re
+import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -188,3 +191,17 @@ def random_photos(count: int, size: int, seed: int) -> np.ndarray:
     coarse = rng.integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
     resized = [Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC) for c in coarse]
     return np.stack([np.asarray(picture) for picture in resized])
+
+
+def peak_mb() -> float:
+    """Returns the peak resident memory of this process so far, in 10^6 bytes.
+
+    Linux's ru_maxrss is no less than that of the process that started this one, so the peak of the
+    program alone is read where Linux keeps it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import peak_mb
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -113,7 +113,7 @@ def main() -> None:
         "folder_pictures_per_second": round(1 / statistics.mean(whole), 3),
         "share_of_bare": round(statistics.mean(bare) / statistics.mean(whole), 3),
         "share_of_bare_by_round": [round(ratio, 3) for ratio in ratios],
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": round(peak_mb()),
         "arch": model.arch,
         "precision": stylizer.precision,
         "device": "GPU" if gpus else f"CPU, {os.cpu_count()} cores, {platform.machine()}",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import peak_mb
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -52,12 +52,6 @@ def seconds(run, repeats: int) -> list[float]:
         run()
         taken.append(time.perf_counter() - start)
     return taken
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process so far, in 10^6 bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def measure(arch: str, precision: str, mode: str, height: int, width: int, seed: int) -> dict:

@@ -7,7 +7,6 @@ uint8 arrays; reading them is measured by input_pipeline.py.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from common import (
     common_arguments,
     emit,
     interleaved,
+    peak_mb,
     random_photos,
     run_default,
     set_threads,
@@ -143,11 +143,11 @@ def _peak_megabytes(options: argparse.Namespace) -> float:
     import tensorflow as tf
 
     wait(tf.zeros([8, 8]) @ tf.zeros([8, 8]))
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_mb()
     step = _ours(options)[0] if options.peak_of == "ours" else _reference(options)
     for _ in range(3):
         step()
-    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024, 1)
+    return round(peak_mb() - idle, 1)
 
 
 if __name__ == "__main__":
