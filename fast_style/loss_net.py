@@ -33,6 +33,8 @@ class LossNetwork:
       layers: The layers it was built for, as they were asked for.
       channels: {layer: number of channels that style losses divide by}, for layers where it is not
         that of the features; see `mini_net`.
+      metrics: {layer: [C, C] float32, what losses are to multiply its features by}, for layers of
+        distilled networks; see `mini_net`.
       weights_file: The file its weights came from.
       dtype: 'float32' or 'bfloat16': what it computes in, and returns.
       pooling: 'max' or 'avg'.
@@ -45,6 +47,7 @@ class LossNetwork:
         features: Callable[[tf.Tensor, Sequence[str]], Sequence[tf.Tensor]],
         *,
         channels: Mapping[str, int],
+        metrics: Mapping[str, tf.Tensor],
         weights_file: Path,
         dtype: str,
         pooling: str,
@@ -53,6 +56,7 @@ class LossNetwork:
         self.name = name
         self.layers = tuple(endpoints)
         self.channels = dict(channels)
+        self.metrics = dict(metrics)
         self.weights_file = weights_file
         self.dtype = dtype
         self.pooling = pooling
@@ -169,17 +173,21 @@ def build_loss_network(
         endpoints = _resolve_layers(name, network.prefixes, layers, network.layers)
         file = resolve_weights_file(weights_file, name, key=key)
         network.load(file, tuple(endpoints.values()), exclude_scopes, key=key)
+    distilled = network if isinstance(network, MiniNetwork) else None
     return LossNetwork(
         name,
         endpoints,
         network.features,
-        channels={layer: network.channels[end] for layer, end in endpoints.items()}
-        if isinstance(network, MiniNetwork)
-        else {},
+        channels={} if distilled is None else _by_layer(endpoints, distilled.channels),
+        metrics={} if distilled is None else _by_layer(endpoints, distilled.metrics),
         weights_file=file,
         dtype=dtype,
         pooling=pooling,
     )
+
+
+def _by_layer(endpoints: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {layer: values[end] for layer, end in endpoints.items()}
 
 
 def _resolve_layers(

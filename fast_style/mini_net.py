@@ -7,10 +7,11 @@ are only lengths, and those can be had without going back to C channels. With A 
 
     ||dF_teacher||^2 ~ tr(dF A dF')        ||dG_teacher||^2 ~ tr(A dG A dG)
 
-So the file holds a *metric* for each such layer: M, [c, c], with M M' = A c / C, which the features
-are multiplied by. Losses of the product then come out on the teacher's scale by the formulas of
-`losses`: content losses and Gram matrices as they are, since both divide by the number of channels
-once; style losses divided by the teacher's number of channels, which the file says too.
+So the file holds a *metric* for each such layer: M, [c, c], with M M' = A c / C, by which features
+are to be multiplied. Losses of the product F M then come out on the teacher's scale by the formulas
+of `losses`: content losses and Gram matrices as they are, since both divide by the number of
+channels once; style losses divided by the teacher's number of channels, which the file says too.
+`losses` multiplies where that is least work: differences of features, and Gram matrices.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class MiniNetwork:
     Attributes:
       layers: The layers that have a metric, from shallow to deep, such as 'conv3/conv3_3'.
       channels: {layer: number of the teacher's channels}.
+      metrics: {layer: M, [c, c] float32}.
       prefixes: What may stand before a layer's name: the network's own name and the teacher's.
     """
 
@@ -57,16 +59,7 @@ class MiniNetwork:
         Raises:
           WeightsError: If it is damaged, or no such file.
         """
-        values = dict(read_weights(file, MINI, key=key))
-        order = convolutions(values)
-        self.layers = tuple(layer for layer in order if variable(layer, "metric") in values)
-        if not self.layers:
-            raise WeightsError(
-                f"{file}: no distilled loss network; point {key} at one that "
-                f"`python -m fast_style distill` made, or at {BUNDLED}, which comes along"
-            )
-        teacher = _teacher(file)
-        _check(file, values, order, self.layers, teacher)
+        values, self.layers, teacher = read_mini(file, key=key)
         self.channels = {
             layer: int(values[variable(layer, "channels")][0]) for layer in self.layers
         }
@@ -74,9 +67,10 @@ class MiniNetwork:
         self._dtype = dtype
         with tf.init_scope():
             self._weights = {name: tf.constant(value) for name, value in values.items()}
+        self.metrics = {layer: self._weights[variable(layer, "metric")] for layer in self.layers}
 
     def features(self, images: tf.Tensor, layers: Sequence[str]) -> list[tf.Tensor]:
-        """Computes features in the teacher's metric.
+        """Computes features, not yet multiplied by their metrics.
 
         Args:
           images: [N, H, W, 3] float32 RGB 0..255.
@@ -85,16 +79,34 @@ class MiniNetwork:
         Returns:
           [N, H', W', c] each, in the type it computes in.
         """
-        found = mini_features(self._weights, images, layers, self._dtype)
-        return [
-            tf.nn.conv2d(
-                features,
-                tf.cast(self._weights[variable(layer, "metric")][None, None], features.dtype),
-                1,
-                "VALID",
-            )
-            for layer, features in found.items()
-        ]
+        return list(mini_features(self._weights, images, layers, self._dtype).values())
+
+
+def read_mini(file: Path, *, key: str) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
+    """Reads and checks a distilled network.
+
+    Args:
+      file: A file that `python -m fast_style distill` wrote.
+      key: What the configuration calls the file, for messages.
+
+    Returns:
+      Its variables, the layers that have a metric, from shallow to deep, and the teacher's name;
+      empty if the file does not say.
+
+    Raises:
+      WeightsError: If it is missing, damaged, or no such file.
+    """
+    values = dict(read_weights(file, MINI, key=key))
+    order = convolutions(values)
+    layers = tuple(layer for layer in order if variable(layer, "metric") in values)
+    if not layers:
+        raise WeightsError(
+            f"{file}: no distilled loss network; point {key} at one that "
+            f"`python -m fast_style distill` made, or at {BUNDLED}, which comes along"
+        )
+    teacher = _teacher(file)
+    _check(file, values, order, layers, teacher)
+    return values, layers, teacher
 
 
 def _check(

@@ -77,11 +77,12 @@ class Objective:
             styled, tuple(dict.fromkeys((*self.content_layers, *self.target_grams)))
         )
         grams = {
-            layer: tf.einsum("ns,sij->nij", style_weights, tf.constant(gram))
+            layer: tf.einsum("ns,sij->nij", style_weights, tf.convert_to_tensor(gram))
             for layer, gram in self.target_grams.items()
         }
-        content = content_layer_losses(features, targets)
-        shares = style_layer_losses(features, grams, self.network.channels)
+        metrics = self.network.metrics
+        content = content_layer_losses(features, targets, metrics)
+        shares = style_layer_losses(features, grams, self.network.channels, metrics)
         per_picture = tf.add_n(list(shares.values()))
         # What weighs nothing is reported, but its gradient is not computed.
         varied = styled if self.tv_weight else tf.stop_gradient(styled)
@@ -132,7 +133,12 @@ def style_grams(
     per_picture = []
     for picture in pictures:
         features = network(tf.constant(picture[None]), tuple(style_layers))
-        per_picture.append({layer: gram_matrix(value)[0] for layer, value in features.items()})
+        per_picture.append(
+            {
+                layer: gram_matrix(value, network.metrics.get(layer))[0]
+                for layer, value in features.items()
+            }
+        )
     return {
         layer: np.stack([grams[layer].numpy() for grams in per_picture]) for layer in style_layers
     }

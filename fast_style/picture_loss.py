@@ -136,11 +136,11 @@ class PictureLoss:
         divisors = NORMALIZATIONS[self.normalization]
         # Both losses come from `losses`, in slim2016's normalization; the factors turn them into
         # this one's.
-        content = content_layer_losses(features, photo_features)
+        content = content_layer_losses(features, photo_features, self.network.metrics)
         targets = {
             layer: tf.convert_to_tensor(self.target_grams[layer]) for layer in self.style_layers
         }
-        style = style_layer_losses(features, targets, self.network.channels)
+        style = style_layer_losses(features, targets, self.network.channels, self.network.metrics)
         terms: dict[str, tf.Tensor] = {}
         for layer in self.content_layers:
             shape = self._teacher_shape(layer, features[layer])

@@ -139,6 +139,7 @@ class _Pixels:
     """Stands in for a loss network: the pixels are its only layer."""
 
     channels: dict[str, int] = {}
+    metrics: dict[str, tf.Tensor] = {}
 
     def __call__(self, images: tf.Tensor, layers: Any = None) -> dict[str, tf.Tensor]:
         return {"pixels": tf.cast(images, tf.float32)}
