@@ -47,6 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--style-weight", type=float, default=220.0)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=10, help="repetitions of a timing")
     parser.add_argument("-o", "--output", required=True)
@@ -65,6 +66,7 @@ def _train(options: argparse.Namespace, loss_model: str, folder: Path) -> Path:
         "loss_model": loss_model,
         "loss_model_file": file,
         "image_size": options.image_size,
+        "batch_size": options.batch_size,
         "steps": options.steps,
         "precision": options.precision,
         "checkpoint_every_steps": max(1, options.steps // STAGES),

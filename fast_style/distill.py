@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from fast_style.checkpoints import remove_partial_files
 from fast_style.data import find_photos
+from fast_style.distill_apprentices import Apprentices, network_in_the_making
 from fast_style.distill_compare import compare, find_held_out
 from fast_style.distill_config import DistillConfig
 from fast_style.distill_data import Studio
@@ -99,9 +100,9 @@ def distill(
       stop: Tells when to stop; what is done so far is then kept in a checkpoint.
 
     Raises:
-      ConfigError: If the run on disk was made with other settings.
+      ConfigError: If the run on disk was made with other settings, or `init_from` does not fit.
       DataError: If there are no photos or style pictures.
-      WeightsError: If the teacher's weights are missing or damaged.
+      WeightsError: If the weights of the teacher, or of `init_from`, are missing or damaged.
       FastStyleError: If something cannot be written, or numbers are not finite; the last checkpoint
         is then left intact.
     """
@@ -120,9 +121,21 @@ def distill(
     studio = Studio(photos, styles, size=config.image_size, seed=config.seed, seats=config.studio)
     sources = describe_sources(config, teacher, studio, photos)
     with RunLock(folder, key="run_folder"):
-        state, scales, before, notes = resume_or_start(
-            config, studio, teacher, sources, fresh=fresh
+        begun = resume_or_start(config, studio, teacher, sources, fresh=fresh)
+        state, scales, sources = begun.state, begun.scales, begun.sources
+        notes = [*begun.notes]
+        apprentices = Apprentices(
+            studio,
+            network_in_the_making(state, config.layers, scales, precision),
+            content_layer=config.content_layer,
+            count=config.apprentices,
+            answers=config.answers_per_step,
+            size=config.image_size,
+            seed=config.seed,
+            precision=precision,
         )
+        if begun.apprentices:
+            apprentices.restore(begun.apprentices)
         if fresh and (aside := set_aside(folder, key="run_folder")):
             notes.append(f"the run that was in {folder} is now in {aside}")
         make_folder(folder)
@@ -142,10 +155,12 @@ def distill(
                 notes=tuple(notes),
             )
         )
-        run = _Run(config, state, scales, studio, teacher, precision, sources, observer, stop)
+        run = _Run(
+            config, state, scales, studio, apprentices, teacher, precision, sources, observer, stop
+        )
         began = time.perf_counter()
         with stop.deferred():
-            done, losses = run.go(before)
+            done, losses = run.go(begun.losses)
         if done < config.steps:
             return DistillResult(None, done, time.perf_counter() - began, losses)
         factors = _calibration(config, state, scales, teacher, photos, studio.style_files)
@@ -201,6 +216,7 @@ class _Run:
     state: TrainState
     scales: Mapping[str, float]
     studio: Studio
+    apprentices: Apprentices
     teacher: LossNetwork
     precision: str
     sources: Mapping[str, str]
@@ -232,8 +248,8 @@ class _Run:
             scene = self.studio.scene(
                 done, seats=config.studio_per_step, others=config.others_per_step
             )
-            found, gradients = take(scene)
-            self.studio.improve(done, scene, gradients)
+            found, gradients = take(self.apprentices.join(done, scene))
+            self.studio.improve(done, scene, gradients[: len(scene.seats)])
             done += 1
             recent.append(found)
             self.observer.on_step(done)
@@ -252,5 +268,13 @@ class _Run:
         # Refuses weights that have diverged, before a checkpoint holds them.
         mini_tensors(self.state, self.scales, self.config, dict.fromkeys(self.config.layers, 1.0))
         self.observer.on_checkpoint(
-            save_run(self.config, self.state, self.scales, self.studio, self.sources, losses)
+            save_run(
+                self.config,
+                self.state,
+                self.scales,
+                self.studio,
+                self.apprentices,
+                self.sources,
+                losses,
+            )
         )

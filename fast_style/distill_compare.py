@@ -29,9 +29,14 @@ from fast_style.transform_net import init_weights
 STAGES = (10, 25, 50, 100)
 """Steps after which a net's pictures are scored."""
 
+ARCH, WIDTH = "johnson", 0.5
+"""Of the nets that are trained to see what the networks say."""
+
+STYLE_WEIGHTS = (20.0, 300.0)
+"""What they learn with, from and to."""
+
 _NETS = 4
-_ARCH, _WIDTH, _BATCH, _LEARNING_RATE = "johnson", 0.5, 4, 2e-3
-_STYLE_WEIGHTS = (20.0, 300.0)
+_BATCH, _LEARNING_RATE = 4, 2e-3
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +81,7 @@ def compare(
     crops = _crops(photos, size)
     nets = min(_NETS, pairs)
     order = rng.permutation(len(pictures))
-    low, high = _STYLE_WEIGHTS
+    low, high = STYLE_WEIGHTS
     weights = low * (high / low) ** rng.random(nets)
     rows: tuple[list[list[float]], list[list[float]]] = ([], [])
     for net in range(nets):
@@ -131,12 +136,12 @@ def _trained(
     on_step: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
     """Trains a net on photos, and gives its answers to them, uint8 [N, H, W, 3], at each stage."""
-    state = TrainState(init_weights(_ARCH, width=_WIDTH, seed=seed))
+    state = TrainState(init_weights(ARCH, width=WIDTH, seed=seed))
     take_step = make_train_step(
         state,
         objective,
         StepSettings(
-            arch=_ARCH,
+            arch=ARCH,
             precision=precision,
             learning_rate=_LEARNING_RATE,
             image_size=photos.shape[1],
@@ -151,7 +156,7 @@ def _trained(
         if done in stages:
             styled = [
                 stylize_batch(
-                    _ARCH, state.weights, tf.constant(photo[None]), tf.ones([1, 1]), precision
+                    ARCH, state.weights, tf.constant(photo[None]), tf.ones([1, 1]), precision
                 )
                 for photo in photos
             ]

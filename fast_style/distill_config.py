@@ -56,6 +56,10 @@ class DistillConfig:
       studio_per_step: How many of them a step looks at, each with a style picture.
       others_per_step: How many photos, noises and blends it looks at besides.
       steps: Steps of distillation.
+      apprentices: How many nets learn styles from the network while it learns, for their answers.
+      answers_per_step: How many of these a step looks at, each with its style picture.
+      init_from: A distilled network to go on from, instead of a pruned teacher; `channels` may
+        give it more.
       learning_rate: Adam's at its highest; it is warmed up, and decays along a cosine.
       gram_weight: Weight of errors of Gram matrices beside errors of features.
       calibration_photos: How many photos are stylized by nets in training in the end, to measure
@@ -88,11 +92,14 @@ class DistillConfig:
         "conv4/conv4_3",
     )
     content_layer: Annotated[str, checks.text] = "conv3/conv3_3"
-    channels: Annotated[tuple[int, ...], _widths] = (16, 16, 32, 64, 96, 96, 128, 128, 128, 128)
+    channels: Annotated[tuple[int, ...], _widths] = (16, 16, 32, 96, 96, 96, 128, 128, 128, 128)
     image_size: Annotated[int, checks.whole(64)] = 128
     studio: Annotated[int, checks.whole(1)] = 48
     studio_per_step: Annotated[int, checks.whole(1)] = 3
     others_per_step: Annotated[int, checks.whole(1)] = 2
+    apprentices: Annotated[int, checks.whole(0)] = 3
+    answers_per_step: Annotated[int, checks.whole(1)] = 2
+    init_from: Annotated[str | None, checks.optional(checks.path)] = None
     steps: Annotated[int, checks.whole(1)] = 3000
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
     gram_weight: Annotated[float, checks.number()] = 1.0

@@ -34,10 +34,11 @@ class Scene:
 
     Attributes:
       seats: Which pictures of the studio are looked at, [P].
-      styled: Those pictures, [P, ...].
-      photos: The photos they are of, [P, ...].
-      styles: A crop of the style picture of each, [P, ...].
-      style_weights: [P] float32, the weight of its style loss.
+      styled: Those pictures, and A answers of nets where `Apprentices.join` added some,
+        [P + A, ...].
+      photos: The photos they are of, [P + A, ...].
+      styles: A crop of the style picture of each, [P + A, ...].
+      style_weights: [P + A] float32, the weight of its style loss.
       others: Photos, noise and blends, [Q, ...].
     """
 
@@ -139,7 +140,7 @@ class Studio:
         Args:
           step: The scene's.
           scene: The scene.
-          gradients: Of the loss by its `styled`, same shape.
+          gradients: Of the loss by its first P `styled`, same shape.
         """
         rng = np.random.default_rng([self._seed, 2, step])
         for index, seat in enumerate(scene.seats):
@@ -156,7 +157,7 @@ class Studio:
 
     def _seat(self, seat: int, rng: np.random.Generator) -> None:
         """Begins a new picture."""
-        photo = self._photo(rng)
+        photo = self.photo(rng)
         style = int(rng.integers(len(self._styles)))
         start = rng.random()
         if start < 0.5:
@@ -170,10 +171,14 @@ class Studio:
         self.photos[seat], self.styled[seat], self.momentum[seat] = photo, first, 0.0
         self.plan[seat] = (
             style,
-            _log_uniform(*_STYLE_WEIGHTS, rng),
-            _log_uniform(*_STEP_SIZES, rng),
+            log_uniform(*_STYLE_WEIGHTS, rng),
+            log_uniform(*_STEP_SIZES, rng),
             1 + rng.geometric(1.0 / _LIFE),
         )
+
+    def style(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a crop of one of the style pictures."""
+        return self._style_crop(int(rng.integers(len(self._styles))), rng)
 
     def _leave_out(self, path: Path, error: ImageError) -> None:
         """Tells of a picture that cannot be read, once."""
@@ -181,11 +186,11 @@ class Studio:
             self._left_out.add(path)
             _log.warning("picture left out: %s", error)
 
-    def _photo(self, rng: np.random.Generator) -> np.ndarray:
-        """A square of a photo, more or less of it."""
+    def photo(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a square of a photo, more or less of it."""
         for _ in range(20):
             path = self._photos[int(rng.integers(len(self._photos)))]
-            side = int(self._size * _log_uniform(1.0, 2.0, rng))
+            side = int(self._size * log_uniform(1.0, 2.0, rng))
             try:
                 crop = load_training_crop(
                     path,
@@ -203,7 +208,7 @@ class Studio:
     def _style_crop(self, style: int, rng: np.random.Generator) -> np.ndarray:
         picture = self._styles[style]
         height, width = picture.shape[:2]
-        side = int(min(height, width, self._size * _log_uniform(1.0, 2.5, rng)))
+        side = int(min(height, width, self._size * log_uniform(1.0, 2.5, rng)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         crop = picture[top : top + side, left : left + side]
         return resize(crop, self._size, self._size).astype(np.float32)
@@ -211,25 +216,21 @@ class Studio:
     def _other(self, rng: np.random.Generator) -> np.ndarray:
         kind = rng.random()
         if kind < 0.6:
-            picture = self._photo(rng)
+            picture = self.photo(rng)
             return _jittered(picture, rng) if rng.random() < 0.3 else picture
         if kind < 0.75:
             return _noise(self._size, rng)
-        other = (
-            self._style_crop(int(rng.integers(len(self._styles))), rng)
-            if kind < 0.9
-            else _noise(self._size, rng)
-        )
-        return _jittered(_blend(self._photo(rng), other, rng), rng)
+        other = self.style(rng) if kind < 0.9 else _noise(self._size, rng)
+        return _jittered(_blend(self.photo(rng), other, rng), rng)
 
 
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of any colour, from flat to pixel by pixel."""
-    side = max(1, int(size / _log_uniform(1.0, size, rng)))
+    side = max(1, int(size / log_uniform(1.0, size, rng)))
     coarse = rng.normal(size=(side, side, 3))
     if rng.random() < 0.5:
         coarse = coarse.mean(axis=2, keepdims=True) + 0.3 * coarse
-    levels = rng.uniform(30, 225, 3) + _log_uniform(2.0, 80.0, rng) * coarse
+    levels = rng.uniform(30, 225, 3) + log_uniform(2.0, 80.0, rng) * coarse
     return resize(np.clip(levels, 0, 255).astype(np.uint8), size, size).astype(np.float32)
 
 
@@ -243,11 +244,12 @@ def _jittered(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     mean = picture.mean(axis=(0, 1))
     grey = picture.mean(axis=2, keepdims=True)
     picture = grey + rng.uniform(0.0, 2.0) * (picture - grey)
-    picture = mean + _log_uniform(0.3, 3.0, rng) * (picture - mean) + rng.normal(0, 20, 3)
+    picture = mean + log_uniform(0.3, 3.0, rng) * (picture - mean) + rng.normal(0, 20, 3)
     if rng.random() < 0.5:
         picture = picture + rng.normal(0, rng.uniform(1, 25), picture.shape)
     return np.clip(picture, 0.0, 255.0).astype(np.float32)
 
 
-def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+def log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    """Returns a number between two positive ones whose logarithm is uniform."""
     return float(low * (high / low) ** rng.random())

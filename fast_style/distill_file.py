@@ -26,7 +26,16 @@ LICENCE = (
 MAP = "map"
 """The kind of variable that leads from a layer's features to the teacher's; not in the file."""
 
-_PATHS = ("teacher_file", "dataset", "styles", "val_dataset", "val_styles", "output", "run_folder")
+_PATHS = (
+    "teacher_file",
+    "dataset",
+    "styles",
+    "val_dataset",
+    "val_styles",
+    "output",
+    "run_folder",
+    "init_from",
+)
 
 
 def network(state: TrainState) -> dict[str, tf.Variable]:

@@ -1,8 +1,9 @@
-"""Where a distillation begins: from its newest checkpoint, or from a pruned teacher."""
+"""Where a distillation begins: its newest checkpoint, another network, or a pruned teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,31 @@ from fast_style.checkpoints import (
     read_newest_checkpoint,
     save_checkpoint,
 )
+from fast_style.distill_apprentices import Apprentices
 from fast_style.distill_config import DistillConfig
 from fast_style.distill_data import Studio
 from fast_style.distill_file import MAP
 from fast_style.distill_start import pruned
 from fast_style.errors import ConfigError
+from fast_style.loss_models import MINI
 from fast_style.loss_net import LossNetwork
-from fast_style.loss_weights import read_weights
-from fast_style.mini_net import variable
+from fast_style.loss_weights import read_weights, resolve_weights_file
+from fast_style.mini_net import convolutions, read_mini, variable
 from fast_style.provenance import file_sha256, names_sha256
 from fast_style.train_state import TrainState
 
 _FIRST_SCENES = 12  # Pictures from so many scenes are what the first fit is made to.
 _FAR_STEP = 1 << 40  # Scenes that no step looks at.
 _SCALE = "scale"
-_STUDIO = "studio/"
+_INIT = "init_from_sha256"
+_STUDIO, _APPRENTICES = "studio/", "apprentices/"
 
 # Keys that a run may go on with changed. Of `steps`, the learning rate follows the new length; what
 # files contain is compared by hash.
 _FREE_KEYS = frozenset(
     (
         *("steps", "precision", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
-        *("teacher_file", "teacher_note", "dataset", "styles", "output", "run_folder"),
+        *("teacher_file", "teacher_note", "dataset", "styles", "output", "run_folder", "init_from"),
         *("val_dataset", "val_styles", "report_photos", "report_size", "calibration_photos"),
     )
 )
@@ -63,6 +67,7 @@ def save_run(
     state: TrainState,
     scales: Mapping[str, float],
     studio: Studio,
+    apprentices: Apprentices,
     sources: Mapping[str, str],
     losses: Mapping[str, float],
 ) -> Path:
@@ -73,6 +78,7 @@ def save_run(
       state: What it has learned, and its step.
       scales: {layer: root mean square of the teacher's features}.
       studio: What it looks at.
+      apprentices: Who else shows it something.
       sources: See `describe_sources`.
       losses: The last reported.
     """
@@ -82,11 +88,33 @@ def save_run(
         {
             **state.tensors(),
             **studio.state(),
+            **apprentices.state(),
             **{variable(layer, _SCALE): np.float32(value) for layer, value in scales.items()},
         },
         {"config": config.to_dict(), **sources, "losses": dict(losses)},
         keep=config.keep_checkpoints,
     )
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+      state: What it has learned.
+      scales: {layer: root mean square of the teacher's features}.
+      sources: As `describe_sources` found them, and the hash of `init_from` where it began there.
+      apprentices: Their state, for `Apprentices.restore`; empty at the start.
+      losses: The last ones.
+      notes: What the user should know.
+    """
+
+    state: TrainState
+    scales: dict[str, float]
+    sources: dict[str, str]
+    apprentices: dict[str, np.ndarray] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def resume_or_start(
@@ -96,7 +124,7 @@ def resume_or_start(
     sources: Mapping[str, str],
     *,
     fresh: bool,
-) -> tuple[TrainState, dict[str, float], dict[str, float], list[str]]:
+) -> Beginning:
     """Finds out what a run begins with.
 
     Args:
@@ -106,22 +134,25 @@ def resume_or_start(
       sources: See `describe_sources`.
       fresh: Whether to start, whatever is there.
 
-    Returns:
-      The state, {layer: scale}, the last losses, and notes.
-
     Raises:
-      ConfigError: If what is there was made with other settings, or from something else.
+      ConfigError: If what is there was made with other settings, or from something else; or if
+        `init_from` is not what `channels` and `teacher` ask for.
       ModelError: If all checkpoints are damaged.
+      WeightsError: If `init_from` is missing, damaged, or no distilled network.
     """
     found = None if fresh else read_newest_checkpoint(Path(config.run_folder))
     if found is None:
         weights, scales = _start(config, studio, teacher)
-        return TrainState(weights), scales, {}, []
+        found = {_INIT: file_sha256(_init_file(config))} if config.init_from else {}
+        return Beginning(TrainState(weights), scales, {**sources, **found})
     checkpoint, tensors, run, damaged = found
     _check_same(config, sources, run, checkpoint)
     notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
     scales = {layer: float(tensors.pop(variable(layer, _SCALE))) for layer in config.layers}
     studio.restore({name: tensors.pop(name) for name in list(tensors) if name.startswith(_STUDIO)})
+    apprentices = {
+        name: tensors.pop(name) for name in list(tensors) if name.startswith(_APPRENTICES)
+    }
     learned = {
         name: value
         for name, value in tensors.items()
@@ -131,7 +162,10 @@ def resume_or_start(
     state.restore(checkpoint, tensors)
     for path in damaged:
         put_out_of_the_way(path)
-    return state, scales, dict(run.get("losses", {})), notes
+    kept = {_INIT: run[_INIT]} if _INIT in run else {}
+    return Beginning(
+        state, scales, {**sources, **kept}, apprentices, dict(run.get("losses", {})), notes
+    )
 
 
 def _check_same(
@@ -165,8 +199,9 @@ def _check_same(
 def _start(
     config: DistillConfig, studio: Studio, teacher: LossNetwork
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Returns the variables of a pruned teacher, and the scale of each layer's features."""
+    """Returns the variables of the first step, and the scale of each layer's features."""
     prefix = f"{config.teacher}/"
+    before = _network_before(config)
     scenes = [
         studio.scene(_FAR_STEP + index, seats=config.studio_per_step, others=config.others_per_step)
         for index in range(_FIRST_SCENES)
@@ -179,6 +214,7 @@ def _start(
         dict(zip(config.convolutions, config.channels, strict=True)),
         config.layers,
         np.concatenate(pictures),
+        before=before,
         seed=config.seed,
     )
     scales = {}
@@ -187,3 +223,39 @@ def _start(
         scales[layer] = float(np.sqrt(np.sum(np.square(teacher_map)) / len(teacher_map)))
         weights[variable(layer, MAP)] = teacher_map / np.float32(scales[layer])
     return weights, scales
+
+
+def _network_before(config: DistillConfig) -> dict[str, np.ndarray]:
+    """Returns the variables of the network to go on from; none if there is none.
+
+    Raises:
+      ConfigError: If it is not what `teacher` and `channels` ask for, or wider.
+      WeightsError: If it is missing, damaged, or no distilled network.
+    """
+    if config.init_from is None:
+        return {}
+    file = _init_file(config)
+    values, _, teacher = read_mini(file, key="init_from")
+    found = {layer: values[variable(layer, "weights")].shape[-1] for layer in convolutions(values)}
+    wanted = dict(zip(config.convolutions, config.channels, strict=True))
+    problems = []
+    if teacher and teacher != config.teacher:
+        problems.append(f"init_from: was distilled from {teacher}, and teacher is {config.teacher}")
+    elif found.keys() != wanted.keys():
+        problems.append(
+            f"init_from: has {len(found)} convolutions, down to {max(found)}, and `channels` asks "
+            f"for {len(wanted)}, down to {max(wanted)}"
+        )
+    problems += [
+        f"init_from: has {found[layer]} channels at {layer}, and `channels` asks for {width}; "
+        "it can become wider, not narrower"
+        for layer, width in wanted.items()
+        if found.get(layer, 0) > width
+    ]
+    if problems:
+        raise ConfigError(str(file), problems)
+    return values
+
+
+def _init_file(config: DistillConfig) -> Path:
+    return resolve_weights_file(config.init_from or "", MINI, key="init_from")

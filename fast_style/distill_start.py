@@ -1,4 +1,4 @@
-"""Where distillation starts: the teacher with most of its channels cut away, refitted by layer.
+"""Where distillation starts: a teacher cut down and refitted by layer, or an earlier network.
 
 A random narrow network would have to learn for days what the teacher knows. So each layer keeps the
 teacher's channels from which the others can be told best, and its kernel is the one that computes
@@ -78,25 +78,31 @@ def pruned(
     taps: Collection[str],
     pictures: np.ndarray,
     *,
+    before: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Cuts a VGG down to fewer channels.
+    """Cuts a VGG down to fewer channels, or gives a network that was cut down more of them.
 
     Features are scaled to a mean square of about 1, so that one learning rate suits every layer.
+    The features of a network that is there stay what they were: its new channels are those of the
+    teacher from which most of what the old ones leave untold can be told, and its old channels do
+    not look at new ones before them.
 
     Args:
       kernels: {layer: [3, 3, C_in, C]} of the teacher, from shallow to deep.
       biases: {layer: [C]}.
-      widths: {layer: channels to keep}.
+      widths: {layer: channels to have}.
       taps: Layers whose teacher's features are wanted.
       pictures: [N, H, W, 3] float32 RGB 0..255 to fit to.
+      before: The variables of a network to go on from, with at most `widths` channels.
       seed: Decides which pixels are fitted to.
 
     Returns:
-      The variables of a mini network, and {tap: Q [C, c]}.
+      The variables of a mini network, and {tap: Q [C, c]}, which are always fitted.
     """
     rng = np.random.default_rng(seed)
-    variables, maps = {}, {}
+    variables: dict[str, np.ndarray] = {}
+    maps = {}
     own = input_pixels(tf.constant(pictures), "float32")
     teacher = own * PIXEL_SCALE
     block = ""
@@ -104,23 +110,46 @@ def pruned(
         if block and layer.split("/")[0] != block:
             own, teacher = next_block(own), next_block(teacher)
         block = layer.split("/")[0]
-        before = convolve_linear(teacher, kernel, biases[layer])
-        teacher = tf.nn.relu(before)
+        linear = convolve_linear(teacher, kernel, biases[layer])
+        teacher = tf.nn.relu(linear)
         sample = _sample(rng, tuple(teacher.shape.as_list()[:3]))
-        truth = tf.gather_nd(before, sample).numpy()
+        truth = tf.gather_nd(linear, sample).numpy()
         features = np.maximum(truth, 0.0)
-        moments = features.T.astype(np.float64) @ features / len(features)
-        chosen = informative_channels(moments, widths[layer])
-        scale = float(np.sqrt(np.mean(np.diag(moments)[chosen])))
-        solved = least_squares(_patches(own, sample), truth[:, chosen] / scale, rectified=True)
-        shape = (3, 3, own.shape[3], len(chosen))
-        variables[variable(layer, "weights")] = solved[:-1].reshape(shape).astype(np.float32)
-        variables[variable(layer, "biases")] = solved[-1].astype(np.float32)
+        patches = _patches(own, sample)
+        inputs = (patches.shape[1] - 1) // 9
+        weights, bias = _kept(before or {}, layer, inputs)
+        if new := widths[layer] - len(bias):
+            solved = np.concatenate([weights.reshape(9 * inputs, len(bias)), bias[None]])
+            untold = features
+            if len(bias):
+                told = np.maximum(patches @ solved, 0.0)
+                untold = features - told @ least_squares(told, features, rectified=False)
+            moments = untold.T.astype(np.float64) @ untold / len(untold)
+            chosen = informative_channels(moments, new)
+            scale = float(np.sqrt(np.mean(np.square(features[:, chosen], dtype=np.float64))))
+            more = least_squares(patches, truth[:, chosen] / scale, rectified=True)
+            solved = np.concatenate([solved, more], axis=1).astype(np.float32)
+            weights, bias = solved[:-1].reshape(3, 3, inputs, -1), solved[-1]
+        variables[variable(layer, "weights")], variables[variable(layer, "biases")] = weights, bias
         own = convolve(variables, layer, own)
         if layer in taps:
             reached = tf.gather_nd(own, sample).numpy()
             maps[layer] = least_squares(reached, features, rectified=False).T.astype(np.float32)
     return variables, maps
+
+
+def _kept(
+    before: Mapping[str, np.ndarray], layer: str, inputs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a layer's kernel and bias, with zeros for inputs that it had not."""
+    if variable(layer, "weights") not in before:
+        return np.zeros((3, 3, inputs, 0), np.float32), np.zeros(0, np.float32)
+    kernel = before[variable(layer, "weights")].astype(np.float32)
+    missing = inputs - kernel.shape[2]
+    return (
+        np.pad(kernel, [(0, 0), (0, 0), (0, missing), (0, 0)]),
+        before[variable(layer, "biases")].astype(np.float32),
+    )
 
 
 def convolve_linear(x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray) -> tf.Tensor:

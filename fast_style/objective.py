@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +37,20 @@ GRADIENT_NORM = "gradient_norm"
 LEARNING_RATE = "learning_rate"
 
 
+class Scorer(Protocol):
+    """What a training step needs of a loss; `Objective` is the usual one."""
+
+    @property
+    def style_weights(self) -> Any:
+        """[S] float32, the weight of each style's loss."""
+
+    def score(
+        self, styled: tf.Tensor, photos: tf.Tensor, style_weights: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """See `Objective.score`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Objective:
     """The loss of one run.
@@ -43,16 +58,17 @@ class Objective:
     Attributes:
       network: The frozen loss network.
       content_layers: Layers compared with the photo's.
-      target_grams: {style layer: [S, C, C] float32}, one Gram matrix per style.
-      style_weights: [S] float32, the weight of each style's loss.
+      target_grams: {style layer: [S, C, C] float32}, one Gram matrix per style: arrays, or what
+        TensorFlow takes for them.
+      style_weights: [S] float32, likewise: the weight of each style's loss.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
     """
 
     network: LossNetwork
     content_layers: tuple[str, ...]
-    target_grams: Mapping[str, np.ndarray]
-    style_weights: np.ndarray
+    target_grams: Mapping[str, Any]
+    style_weights: Any
     content_weight: float
     tv_weight: float
 
@@ -86,7 +102,7 @@ class Objective:
         per_picture = tf.add_n(list(shares.values()))
         # What weighs nothing is reported, but its gradient is not computed.
         varied = styled if self.tv_weight else tf.stop_gradient(styled)
-        picture_weights = tf.linalg.matvec(style_weights, tf.constant(self.style_weights))
+        picture_weights = tf.linalg.matvec(style_weights, tf.convert_to_tensor(self.style_weights))
         terms = {
             CONTENT: tf.add_n(list(content.values())),
             STYLE: tf.reduce_sum(per_picture),

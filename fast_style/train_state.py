@@ -15,7 +15,7 @@ from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_pro
 from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.learning_rate import learning_rate_at
-from fast_style.objective import Objective
+from fast_style.objective import Scorer
 from fast_style.optimizers import BETA_2, Slot, adam, beta_powers, muon
 from fast_style.replicas import Replicas
 from fast_style.transform_net import architecture, transform
@@ -158,7 +158,7 @@ class StepSettings:
 
 def make_train_step(
     state: TrainState,
-    objective: Objective,
+    objective: Scorer,
     settings: StepSettings,
     *,
     batch_size: int,
@@ -182,7 +182,7 @@ def make_train_step(
     With `xla`, everything but the update of the weights is compiled by XLA, whose noise for the
     consistency loss is another.
     """
-    styles = len(objective.style_weights)
+    styles = np.shape(objective.style_weights)[0]
     side = settings.image_size
     compute, learn = _computation(state, objective, settings), _learning(state, settings)
 
@@ -204,7 +204,7 @@ def make_train_step(
 def make_replicated_step(
     replicas: Replicas,
     state: TrainState,
-    objective: Objective,
+    objective: Scorer,
     settings: StepSettings,
 ) -> Any:
     """Returns `make_train_step`'s step for several devices: each computes its share of a batch.
@@ -223,7 +223,7 @@ def make_replicated_step(
       weights are this process's rows of the batch; the styled pictures are those of its first
       device. Of a word, one float32 from each process, all processes get all, [processes].
     """
-    styles = len(objective.style_weights)
+    styles = np.shape(objective.style_weights)[0]
     side = settings.image_size
     compute, learn = _computation(state, objective, settings), _learning(state, settings)
     rows, size = len(replicas.rows), replicas.cluster.size
@@ -269,7 +269,7 @@ def make_replicated_step(
     return train_step
 
 
-def _computation(state: TrainState, objective: Objective, settings: StepSettings) -> Any:
+def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -> Any:
     """Returns the first half of a step, for use inside a graph.
 
     (photos, style weights, place) -> (losses, styled pictures, gradients). The place is that of the
@@ -350,13 +350,13 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
     return learn
 
 
-def make_score(state: TrainState, objective: Objective, *, arch: str, precision: str) -> Any:
+def make_score(state: TrainState, objective: Scorer, *, arch: str, precision: str) -> Any:
     """Returns a compiled function (photo [1, H, W, 3] uint8, style weights [1, S]) -> losses."""
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([1, None, None, 3], tf.uint8),
-            tf.TensorSpec([1, len(objective.style_weights)], tf.float32),
+            tf.TensorSpec([1, np.shape(objective.style_weights)[0]], tf.float32),
         ],
         autograph=False,
     )

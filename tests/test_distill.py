@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ from fast_style.checkpoints import newest_checkpoint, save_checkpoint
 from fast_style.cli import main
 from fast_style.data import find_photos, read_crops
 from fast_style.distill import DistillHeader, DistillObserver, DistillResult, distill
+from fast_style.distill_apprentices import Apprentices, network_in_the_making
 from fast_style.distill_compare import compare
 from fast_style.distill_config import (
     DistillConfig,
@@ -100,6 +102,8 @@ def settings(sources: Sources, folder: Path, **changes: Any) -> dict[str, Any]:
         "studio": 4,
         "studio_per_step": 2,
         "others_per_step": 1,
+        "apprentices": 1,
+        "answers_per_step": 1,
         "steps": 4,
         "calibration_photos": 1,
         "precision": "float32",
@@ -203,6 +207,29 @@ def test_more_channels_tell_more(tmp_path: Path) -> None:
     assert errors[0] > 1.2 * errors[1] > 1.2 * 1.2 * errors[2]
 
 
+def test_a_widened_network_goes_on_computing_what_it_did() -> None:
+    kernels, biases = _vgg_parts(weight_files.random_vgg("vgg_16", "conv2_2"))
+    images = np.random.default_rng(3).uniform(0, 255, (2, 24, 28, 3)).astype(np.float32)
+    taps, errors, features = ("conv2/conv2_2",), [], []
+    teacher = tf.constant(images) - tf.constant([123.68, 116.78, 103.94])
+    for layer, kernel in kernels.items():
+        if layer == "conv2/conv2_1":
+            teacher = tf.nn.max_pool2d(teacher, 2, 2, "VALID")
+        teacher = tf.nn.relu(tf.nn.conv2d(teacher, kernel, 1, "SAME") + biases[layer])
+    narrow, _ = pruned(kernels, biases, dict.fromkeys(kernels, 8), taps, images)
+    for widths in ((8, 8, 8, 8), (8, 8, 8, 24), (8, 12, 16, 24)):
+        wide, maps = pruned(
+            kernels, biases, dict(zip(kernels, widths, strict=True)), taps, images, before=narrow
+        )
+        own = mini_features(wide, tf.constant(images), taps, "float32")[taps[0]].numpy()
+        assert own.shape[3] == widths[-1]
+        features.append(own[..., :8])
+        errors.append(np.mean((own @ maps[taps[0]].T - teacher.numpy()) ** 2))
+    np.testing.assert_allclose(features[1], features[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features[2], features[0], rtol=1e-4, atol=1e-5)
+    assert errors[1] < 0.9 * errors[0] and errors[2] < 1.0001 * errors[1]
+
+
 # The studio
 
 
@@ -260,6 +287,104 @@ def test_styles_that_cannot_be_read_are_told(world: tiny.World, tmp_path: Path) 
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="none of the 1 style pictures can be read"):
         Studio(find_photos(world.photos), [tmp_path / "broken.jpg"], size=32, seed=0)
+
+
+# Nets in training
+
+
+def _apprentices(
+    world: tiny.World, *, count: int = 1, answers: int = 1
+) -> tuple[Studio, Apprentices]:
+    studio = _studio(world)
+    kernels, biases = _vgg_parts({**read_weights(world.weights, "vgg_16")})
+    scene = studio.scene(0, seats=2, others=2)
+    weights, maps = pruned(kernels, biases, dict.fromkeys(kernels, 6), LAYERS, scene.others)
+    weights |= {f"vgg_mini/{tap}/map": maps[tap] for tap in LAYERS}
+    network = network_in_the_making(
+        TrainState(weights), LAYERS, dict.fromkeys(LAYERS, 1.0), "float32"
+    )
+    return studio, Apprentices(
+        studio,
+        network,
+        content_layer="conv2/conv2_2",
+        count=count,
+        answers=answers,
+        size=32,
+        seed=0,
+        precision="float32",
+    )
+
+
+def test_answers_of_nets_join_a_scene(world: tiny.World) -> None:
+    studio, nets = _apprentices(world)
+    scene = studio.scene(0, seats=2, others=1)
+    lengths = []
+    for step in range(30):
+        joined = nets.join(step, scene)
+        for name in ("styled", "photos", "styles"):
+            pictures, before = getattr(joined, name), getattr(scene, name)
+            assert pictures.shape == (3, 32, 32, 3)
+            np.testing.assert_array_equal(pictures[:2], before)
+        assert 20.0 <= joined.style_weights[2] <= 300.0
+        assert joined.seats is scene.seats and joined.others is scene.others
+        # What a net learns first is its style's colours.
+        apart = joined.styled[2].mean((0, 1)) - joined.styles[2].mean((0, 1))
+        lengths.append(float(np.linalg.norm(apart)))
+    assert np.mean(lengths[-5:]) < 0.6 * np.mean(lengths[:3])
+
+
+def test_nets_take_turns_and_go_on_from_what_was_kept(world: tiny.World) -> None:
+    studio, nets = _apprentices(world, count=2, answers=2)
+    scene = studio.scene(0, seats=2, others=1)
+    # The first net makes room for another, which nobody could guess from the seed.
+    nets.restore({**nets.state(), "apprentices/0/left": np.array(2, np.int32)})
+    nets.join(0, scene)
+    nets.join(1, scene)
+    kept = {name: value.copy() for name, value in nets.state().items()}
+    kept["apprentices/1/left"] = np.array(2, np.int32)
+    nets.restore(kept)
+    steps = (2, 3, 4, 5)
+    expected = [nets.join(step, scene) for step in steps]
+    _, others = _apprentices(world, count=2, answers=2)
+    others.restore(kept)
+    for step, wanted in zip(steps, expected, strict=True):
+        found = others.join(step, scene)
+        for name in ("styled", "photos", "styles", "style_weights"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    weights = [wanted.style_weights[2:] for wanted in expected]
+    assert all(pair[0] == pair[1] for pair in weights)
+    # Two nets in turn, of which the second is replaced after its first turn.
+    assert weights[0][0] == weights[2][0]
+    assert len({weights[0][0], weights[1][0], weights[3][0]}) == 3
+
+
+def test_a_net_that_breaks_is_replaced_and_not_shown(world: tiny.World) -> None:
+    studio, nets = _apprentices(world)
+    scene = studio.scene(0, seats=2, others=1)
+    state = nets.state()
+    broken = {name: np.full_like(v, np.nan) for name, v in state.items() if "out/weight" in name}
+    assert broken
+    nets.restore({**state, **broken})
+    assert nets.join(0, scene) is scene
+    assert all(np.isfinite(value).all() for value in nets.state().values())
+    assert len(nets.join(1, scene).styled) == 3
+
+
+def test_a_net_that_has_learned_makes_room(world: tiny.World) -> None:
+    studio, nets = _apprentices(world)
+    scene = studio.scene(0, seats=2, others=1)
+    nets.join(0, scene)
+    nets.restore({**nets.state(), "apprentices/0/left": np.array(2, np.int32)})
+    weights = [nets.join(step, scene).style_weights[2] for step in (1, 2)]
+    assert weights[0] != weights[1]
+    assert nets.state()["apprentices/0/step"] == 2
+    assert nets.state()["apprentices/0/left"] >= 38
+
+
+def test_without_nets_a_scene_stays_as_it_is(world: tiny.World) -> None:
+    studio, nets = _apprentices(world, count=0)
+    scene = studio.scene(0, seats=2, others=1)
+    assert nets.join(0, scene) is scene and nets.state() == {}
 
 
 # A step
@@ -481,6 +606,73 @@ def test_a_stopped_run_goes_on_to_the_same_network(
     found = tensors_of(tmp_path / "mini.safetensors")
     for name, expected in tensors_of(finished.folder / "mini.safetensors").items():
         np.testing.assert_array_equal(found[name], expected)
+
+
+def test_a_run_goes_on_from_a_network_that_may_become_wider(
+    sources: Sources, finished: Finished, tmp_path: Path
+) -> None:
+    before = finished.folder / "mini.safetensors"
+    wanted = config(sources, tmp_path, init_from=str(before), channels=(4, 4, 8, 12), steps=1)
+    distill(dataclasses.replace(wanted, learning_rate=1e-9))
+    old, new = tensors_of(before), tensors_of(tmp_path / "mini.safetensors")
+    kernel = "vgg_mini/conv2/conv2_2/weights"
+    assert new[kernel].shape == (3, 3, 8, 12)
+    np.testing.assert_allclose(new[kernel][..., :8], old[kernel], atol=1e-3)
+    header = header_of(tmp_path / "mini.safetensors")
+    assert header["description"]["config"]["init_from"] == "mini.safetensors"
+    sha = hashlib.sha256(before.read_bytes()).hexdigest()
+    assert header["description"]["init_from_sha256"] == sha
+    # What it began with is read no more, and need not be there.
+    again = dataclasses.replace(wanted, steps=2, init_from="gone.safetensors")
+    distill(dataclasses.replace(again, learning_rate=1e-9))
+    header = header_of(tmp_path / "mini.safetensors")
+    assert header["description"]["init_from_sha256"] == sha
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"channels": (4, 4, 8, 7)},
+            "init_from: has 8 channels at conv2/conv2_2, and `channels` asks for 7",
+        ),
+        (
+            {
+                "channels": (4, 4, 8),
+                "layers": ("conv1/conv1_2", "conv2/conv2_1"),
+                "content_layer": "conv2/conv2_1",
+            },
+            "init_from: has 4 convolutions, down to conv2/conv2_2, and `channels` asks for 3",
+        ),
+    ],
+)
+def test_a_network_of_other_channels_is_no_start(
+    sources: Sources, finished: Finished, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    before = str(finished.folder / "mini.safetensors")
+    with pytest.raises(ConfigError, match=message):
+        distill(config(sources, tmp_path, init_from=before, **changes))
+
+
+def test_a_network_of_another_teacher_is_no_start(
+    sources: Sources, finished: Finished, tmp_path: Path
+) -> None:
+    before = finished.folder / "mini.safetensors"
+    with safetensors.safe_open(str(before), framework="np") as archive:
+        header = archive.metadata() | {"teacher": "vgg_19"}
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(safetensors.numpy.save(tensors_of(before), metadata=header))
+    with pytest.raises(ConfigError, match="was distilled from vgg_19, and teacher is vgg_16"):
+        distill(config(sources, tmp_path, init_from=str(other)))
+
+
+def test_a_start_that_is_no_network_is_told(sources: Sources, tmp_path: Path) -> None:
+    for file, message in (
+        (tmp_path / "none.safetensors", "init_from"),
+        (sources.weights, "no distilled loss network; point init_from at"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            distill(config(sources, tmp_path, init_from=str(file)))
 
 
 def test_files_may_move_and_a_header_says_the_steps_that_were_done(
