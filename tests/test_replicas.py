@@ -138,6 +138,11 @@ def weights_of(folder: Path, step: int) -> np.ndarray:
     return np.concatenate([tensors[name].ravel() for name in init_weights("slim2016")])
 
 
+# What another order of sums comes to after ten or twenty steps: 4e-5 on processors with AVX-512,
+# 2.6e-4 on one with AVX2 alone. Ten steps change more than ten times as much, see below.
+ROUNDING = 5e-4
+
+
 def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
@@ -187,7 +192,7 @@ def test_two_devices_of_a_process_train_as_one_does(single: tuple[Path, Path]) -
     out = [json.loads(line) for line in (two / "out").read_text().splitlines()]
     header = next(event for event in out if event["event"] == "start")
     assert header["device"].startswith("2 parts of a CPU")
-    assert relative_difference(weights_of(two, 10), weights_of(one, 10)) < 1e-4
+    assert relative_difference(weights_of(two, 10), weights_of(one, 10)) < ROUNDING
     assert (two / "models" / "tiny" / "preview.jpg").is_file()
 
 
@@ -242,7 +247,7 @@ def test_two_processes_train_as_one_does(pair: Any, single: tuple[Path, Path]) -
     alone, _ = single
     difference = relative_difference(weights_of(pair[0][0], 20), weights_of(alone, 20))
     print("relative difference after 20 steps", difference)
-    assert difference < 1e-4
+    assert difference < ROUNDING
     # The measure is not blind: what ten steps change is far more.
     assert relative_difference(weights_of(alone, 10), weights_of(alone, 20)) > 5e-3
 
