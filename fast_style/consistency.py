@@ -12,11 +12,17 @@ from typing import Any
 
 import tensorflow as tf
 
-NOISE = 4.0
+NOISE = 2.0
 """Standard deviation of the noise, in levels of 255."""
 
-LARGEST_SHIFT = 4
-"""Photos are shifted by at most so many pixels along each axis: the stride of the nets."""
+SHIFTS = (0.25, 4.0)
+"""Photos are shifted by at most so many pixels along each axis, from and to: fractions of a pixel
+as in slow pans, and up to the stride of the nets."""
+
+STILL = 1.5
+"""Below so many levels of smoothed change a place of a shifted photo looks as if it stood still."""
+
+_RADIUS = 3  # In pixels, of that smoothing: that of `steady.changed`.
 
 
 def consistency_loss(
@@ -26,20 +32,28 @@ def consistency_loss(
     seed: tf.Tensor,
     place: tuple[Any, Any] | None = None,
 ) -> tf.Tensor:
-    """Returns how far the answer to disturbed photos is from the disturbed answer.
+    """Returns how much the answer changes where the photo does not, or moves otherwise than it.
 
-    The mean over pictures, pixels p with p + d inside, and channels of (S(x')[p] - S(x)[p + d])^2,
-    where x'[p] = x[p + d] + z[p]. The noise z is normal with a deviation of `NOISE`, the shift d is
-    uniform in -`LARGEST_SHIFT`..`LARGEST_SHIFT` along each axis and the same for all pictures; what
-    it brings in from outside is mirrored. Stability training (Zheng et al., 2016, eq. 3) has the
-    noise and squared distance; with a motion and noise on single pictures it is the compound
-    regularization of Wang et al. (2020, "Consistent Video Style Transfer via Compound
-    Regularization"), whose motions are smooth fields of flow instead of one shift. The gradient
+    With x'[p] = x[p + d] + z[p], the mean over pictures, pixels p with p + d inside, and channels
+    of
+
+        (S(x')[p] - S(x)[p])^2        where x stands still: the mean over 7x7 pixels and all
+                                      channels of |x[p + d] - x[p]| is below `STILL`
+        (S(x')[p] - S(x)[p + d])^2    elsewhere
+
+    The noise z is normal with a deviation of `NOISE`; the shift d is the same for all pictures,
+    uniform in -r..r along each axis, with the logarithm of r uniform between those of `SHIFTS`.
+    Between pixels pictures are interpolated linearly; what a shift brings in from outside is
+    mirrored. Stability training (Zheng et al., 2016, eq. 3) has the noise and squared distance;
+    with a motion and noise on single pictures it is the compound regularization of Wang et al.
+    (2020, "Consistent Video Style Transfer via Compound Regularization"), whose motions are smooth
+    fields of flow instead of one shift. That an answer has to stay where it is when its smooth
+    surroundings move unseen is ours: there, strokes that move along are what flickers. The gradient
     goes through both answers.
 
     Args:
       stylize: The net: [N, H, W, 3] float32 -> float32, same shape.
-      photos: [N, H, W, 3], any number type, RGB 0..255; H and W above `LARGEST_SHIFT`.
+      photos: [N, H, W, 3], any number type, RGB 0..255; H and W above the largest shift plus 1.
       styled: [N, H, W, 3] float32, what the net made of them.
       seed: [2] int32 or int64; decides noise and shift.
       place: Of photos that are a part of a batch: the first one's place in it, and its size. The
@@ -48,49 +62,78 @@ def consistency_loss(
     Returns:
       Scalar float32, at least 0, in squared levels.
     """
-    disturbed, shift = disturb(photos, seed, place)
-    return shifted_difference(styled, stylize(disturbed), shift)
+    pictures = tf.cast(photos, tf.float32)
+    shift = draw_shift(seed)
+    moved = shifted(pictures, shift)
+    answer = stylize(moved + _noise(tf.shape(pictures), seed, place))
+    still = stands_still(pictures, moved)
+    change = still * tf.square(answer - styled)
+    change += (1.0 - still) * tf.square(answer - shifted(styled, shift))
+    inside = _inside(tf.shape(pictures), shift)
+    shared = tf.reduce_sum(inside) * tf.cast(tf.shape(pictures)[0] * 3, tf.float32)
+    return tf.reduce_sum(inside * change) / shared
 
 
-def disturb(
-    photos: tf.Tensor, seed: tf.Tensor, place: tuple[Any, Any] | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Shifts photos and adds noise, as `consistency_loss` describes.
+def draw_shift(seed: tf.Tensor) -> tf.Tensor:
+    """Returns a shift, [2] float32 in pixels, down and to the right; see `consistency_loss`.
 
     Args:
-      photos: [N, H, W, 3], any number type.
       seed: [2] int32 or int64.
-      place: See there.
+    """
+    least, most = SHIFTS
+    drawn = tf.random.stateless_uniform([3], seed, -1.0, 1.0)
+    reach = least * tf.pow(most / least, 0.5 * (drawn[2] + 1.0))
+    return drawn[:2] * reach
+
+
+def shifted(pictures: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Returns x[p + d], interpolated linearly between pixels and mirrored at the edge.
+
+    Args:
+      pictures: [N, H, W, 3] float32.
+      shift: [2] float32, at most the largest of `SHIFTS` along each axis.
+    """
+    margin = int(SHIFTS[1]) + 1
+    wider = tf.pad(pictures, [[0, 0], [margin, margin], [margin, margin], [0, 0]], "REFLECT")
+    whole = tf.floor(shift)
+    down, right = tf.unstack(shift - whole)
+    start = tf.cast(whole, tf.int32) + margin
+
+    def at(below: int, beside: int) -> tf.Tensor:
+        corner = tf.concat([[0], start + [below, beside], [0]], 0)
+        return tf.ensure_shape(tf.slice(wider, corner, tf.shape(pictures)), pictures.shape)
+
+    above = (1.0 - right) * at(0, 0) + right * at(0, 1)
+    return (1.0 - down) * above + down * ((1.0 - right) * at(1, 0) + right * at(1, 1))
+
+
+def stands_still(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
+    """Returns 1 where the mean change over 7x7 pixels and all channels is below `STILL`, else 0.
+
+    Args:
+      before: [N, H, W, 3] float32, 0..255.
+      after: The same.
 
     Returns:
-      [N, H, W, 3] float32, not clipped, and the shift d: [2] int32, down and to the right.
+      [N, H, W, 1] float32.
     """
-    margin = LARGEST_SHIFT
-    shift = tf.random.stateless_uniform([2], seed, -margin, margin + 1, tf.int32)
-    pictures = tf.cast(photos, tf.float32)
-    wider = tf.pad(pictures, [[0, 0], [margin, margin], [margin, margin], [0, 0]], "REFLECT")
-    start = tf.concat([[0], shift + margin, [0]], 0)
-    shifted = tf.ensure_shape(tf.slice(wider, start, tf.shape(photos)), photos.shape)
-    size = tf.shape(photos)
+    change = tf.reduce_mean(tf.abs(after - before), -1, keepdims=True)
+    pad = [_RADIUS, _RADIUS]
+    wider = tf.pad(change, [[0, 0], pad, pad, [0, 0]], "REFLECT")
+    return tf.cast(tf.nn.avg_pool2d(wider, 2 * _RADIUS + 1, 1, "VALID") < STILL, tf.float32)
+
+
+def _noise(size: tf.Tensor, seed: tf.Tensor, place: tuple[Any, Any] | None) -> tf.Tensor:
     first, batch = (0, size[0]) if place is None else place
     whole = tf.random.stateless_normal(tf.concat([[batch], size[1:]], 0), seed, stddev=NOISE)
-    return shifted + whole[first : first + size[0]], shift
+    return whole[first : first + size[0]]
 
 
-def shifted_difference(styled: tf.Tensor, disturbed: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of (disturbed[p] - styled[p + shift])^2 over the pixels that both have.
+def _inside(size: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for pixels p with p + shift inside the picture, else 0: [H, W, 1] float32."""
 
-    Args:
-      styled: [N, H, W, 3] float32.
-      disturbed: The same shape.
-      shift: [2] int32, less than H and W.
+    def along(axis: int) -> tf.Tensor:
+        there = tf.range(tf.cast(size[axis], tf.float32)) + shift[axis - 1]
+        return (there >= 0.0) & (there <= tf.cast(size[axis] - 1, tf.float32))
 
-    Returns:
-      Scalar float32.
-    """
-    size = tf.shape(styled)
-    shared = tf.concat([size[:1], size[1:3] - tf.abs(shift), size[3:]], 0)
-    ahead, behind = tf.maximum(shift, 0), tf.maximum(-shift, 0)
-    one = tf.slice(disturbed, tf.concat([[0], behind, [0]], 0), shared)
-    other = tf.slice(styled, tf.concat([[0], ahead, [0]], 0), shared)
-    return tf.reduce_mean(tf.square(one - other))
+    return tf.expand_dims(tf.cast(along(1)[:, None] & along(2), tf.float32), -1)

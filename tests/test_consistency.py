@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import tiny
 from fast_style import consistency, train_state
 from fast_style import objective as tags
 from fast_style.consistency import (
-    LARGEST_SHIFT,
     NOISE,
+    SHIFTS,
+    STILL,
     consistency_loss,
-    disturb,
-    shifted_difference,
+    draw_shift,
+    shifted,
 )
 from fast_style.objective import Objective
 from fast_style.run_events import StepReport, TrainObserver
@@ -33,69 +35,90 @@ def pictures(count: int, height: int, width: int) -> np.ndarray:
     return np.stack([tiny.smooth_picture(height, width, seed) for seed in range(count)])
 
 
-def difference_by_loops(one: np.ndarray, other: np.ndarray, shift: tuple[int, int]) -> float:
-    """Mean over p with p + shift inside of (other[p] - one[p + shift])^2, in float64."""
-    total, count = 0.0, 0
-    pictures, height, width, channels = one.shape
-    for n in range(pictures):
+def shifted_by_loops(picture: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
+    """x[p + d], linear between pixels and mirrored, in float64."""
+    height, width, _ = picture.shape
+    found = np.zeros(picture.shape)
+
+    def mirrored(place: int, size: int) -> int:
+        place = abs(place)
+        return 2 * (size - 1) - place if place >= size else place
+
+    for y in range(height):
+        for x in range(width):
+            down, right = y + shift[0], x + shift[1]
+            top, left = math.floor(down), math.floor(right)
+            for i, part_y in ((top, 1 - (down - top)), (top + 1, down - top)):
+                for j, part_x in ((left, 1 - (right - left)), (left + 1, right - left)):
+                    pixel = picture[mirrored(i, height), mirrored(j, width)]
+                    found[y, x] += part_y * part_x * pixel.astype(np.float64)
+    return found
+
+
+def loss_by_loops(
+    photos: np.ndarray, styled: np.ndarray, answers: np.ndarray, shift: tuple[float, float]
+) -> tuple[float, float]:
+    """The loss in float64, and which part of all pixels stands still."""
+    total, count, still = 0.0, 0, 0
+    for photo, one, other in zip(photos, styled, answers, strict=True):
+        height, width, _ = photo.shape
+        change = np.abs(shifted_by_loops(photo, shift) - photo).mean(2)
+        moved = shifted_by_loops(one, shift)
+        wider = np.pad(change, 3, "reflect")
         for y in range(height):
             for x in range(width):
-                there = y + shift[0], x + shift[1]
-                if 0 <= there[0] < height and 0 <= there[1] < width:
-                    for c in range(channels):
-                        difference = float(other[n, y, x, c]) - float(one[n, there[0], there[1], c])
-                        total += difference * difference
-                        count += 1
-    return total / count
+                if not (0 <= y + shift[0] <= height - 1 and 0 <= x + shift[1] <= width - 1):
+                    continue
+                calm = wider[y : y + 7, x : x + 7].mean() < STILL
+                wanted = one[y, x] if calm else moved[y, x]
+                total += float(np.sum((other[y, x].astype(np.float64) - wanted) ** 2))
+                count += 3
+                still += calm
+    return total / count, 3 * still / count
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-4, 4), (-1, -3), (2, 0)])
-def test_the_difference_equals_the_formula_in_float64(shift: tuple[int, int]) -> None:
-    rng = np.random.default_rng(1)
-    one, other = rng.uniform(0, 255, (2, 2, 7, 11, 3)).astype(np.float32)
-    found = shifted_difference(tf.constant(one), tf.constant(other), tf.constant(shift))
-    assert float(found) == pytest.approx(difference_by_loops(one, other, shift), rel=1e-5)
+def half_smooth(count: int, height: int, width: int) -> np.ndarray:
+    """Pictures that are smooth on the left and busy on the right."""
+    rng = np.random.default_rng(4)
+    found = 0.02 * pictures(count, height, width) + 90.0
+    found[:, :, width // 2 :] += rng.normal(0, 30, (count, height, width - width // 2, 3))
+    return np.clip(found, 0, 255).astype(np.float32)
 
 
-def test_the_loss_is_that_of_the_disturbed_photos() -> None:
-    photos = pictures(2, 17, 23)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_loss_equals_the_formula_in_float64(number: int) -> None:
+    photos = half_smooth(2, 19, 27)
+    seen = []
 
     def stylize(x: tf.Tensor) -> tf.Tensor:
-        return 0.5 * x + tf.square(x) / 255.0
+        seen.append(0.5 * x + tf.square(x) / 255.0)
+        return seen[-1]
 
-    disturbed, shift = disturb(tf.constant(photos), seed_of(5))
-    styled = stylize(tf.cast(photos, tf.float32))
-    loss = consistency_loss(stylize, tf.constant(photos), styled, seed_of(5))
-    expected = difference_by_loops(
-        styled.numpy(), stylize(disturbed).numpy(), tuple(shift.numpy().tolist())
-    )
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
-
-
-def test_photos_are_shifted_mirrored_at_the_edge_and_noisy() -> None:
-    photos = pictures(3, 57, 49)
-    disturbed, shift = disturb(tf.constant(photos), seed_of(1))
-    down, right = shift.numpy().tolist()
-    assert (down, right) != (0, 0)
-    margin = LARGEST_SHIFT
-    wider = np.pad(photos, ((0, 0), (margin, margin), (margin, margin), (0, 0)), "reflect")
-    shifted = wider[:, margin + down :, margin + right :][:, :57, :49]
-    noise = disturbed.numpy() - shifted
-    # 25,000 samples: their mean and deviation are within a few thousandths of the noise's own.
-    assert noise.mean() == pytest.approx(0.0, abs=0.04 * NOISE)
-    assert noise.std() == pytest.approx(NOISE, rel=0.03)
-    assert np.abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.05
+    styled = stylize(tf.constant(photos)).numpy()
+    loss = consistency_loss(stylize, tf.constant(photos), tf.constant(styled), seed_of(number))
+    shift = tuple(draw_shift(seed_of(number)).numpy().astype(np.float64).tolist())
+    expected, still = loss_by_loops(photos, styled, seen[-1].numpy(), shift)
+    assert 0.05 < still < 0.95
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
-def test_shifts_take_every_value_that_they_may_and_depend_on_the_seed_alone() -> None:
-    photos = tf.constant(pictures(1, 17, 23))
-    draw = tf.function(disturb)
-    found = {tuple(draw(photos, seed_of(number))[1].numpy().tolist()) for number in range(120)}
-    for axis in (0, 1):
-        assert {shift[axis] for shift in found} == set(range(-LARGEST_SHIFT, LARGEST_SHIFT + 1))
-    once, again = draw(photos, seed_of(7)), disturb(photos, seed_of(7))
-    np.testing.assert_array_equal(once[0], again[0])
-    assert not np.array_equal(once[0], draw(photos, seed_of(8))[0])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (3.0, -2.0), (-4.0, 4.0), (0.4, -3.7), (-0.25, 1.5)])
+def test_pictures_are_shifted_as_the_formula_says(shift: tuple[float, float]) -> None:
+    photos = pictures(2, 17, 23).astype(np.float32)
+    found = shifted(tf.constant(photos), tf.constant(shift)).numpy()
+    for photo, moved in zip(photos, found, strict=True):
+        np.testing.assert_allclose(moved, shifted_by_loops(photo, shift), atol=2e-3)
+
+
+def test_shifts_are_small_and_large_and_depend_on_the_seed_alone() -> None:
+    draw = tf.function(draw_shift)
+    found = np.array([draw(seed_of(number)).numpy() for number in range(300)])
+    assert np.abs(found).max() <= SHIFTS[1]
+    lengths = np.abs(found).max(1)
+    assert (lengths < 0.5).mean() > 0.15 and (lengths > 2.0).mean() > 0.1
+    assert np.all(np.abs(found.mean(0)) < 0.3)
+    np.testing.assert_allclose(draw(seed_of(7)), draw_shift(seed_of(7)))
+    assert np.any(draw(seed_of(7)).numpy() != draw(seed_of(8)).numpy())
 
 
 def test_a_net_that_answers_alike_costs_nothing_and_one_that_passes_noise_on_its_variance(
@@ -104,15 +127,32 @@ def test_a_net_that_answers_alike_costs_nothing_and_one_that_passes_noise_on_its
     photos = tf.constant(pictures(2, 33, 41))
     flat = consistency_loss(tf.zeros_like, photos, tf.zeros([2, 33, 41, 3]), seed_of(0))
     assert float(flat) == 0.0
-    same = consistency_loss(tf.identity, photos, tf.cast(photos, tf.float32), seed_of(0))
-    assert float(same) == pytest.approx(NOISE**2, rel=0.05)
+    grey = tf.fill([2, 33, 41, 3], 90.0)
+    noisy = consistency_loss(tf.identity, grey, grey, seed_of(0))
+    # 8,000 samples: their mean square is within a few hundredths of the variance.
+    assert float(noisy) == pytest.approx(NOISE**2, rel=0.06)
     monkeypatch.setattr(consistency, "NOISE", 0.0)
-    shifted = consistency_loss(tf.identity, photos, tf.cast(photos, tf.float32), seed_of(0))
-    assert float(shifted) == 0.0
+    # What moves has to move along, which the photo itself does.
+    monkeypatch.setattr(consistency, "STILL", 0.0)
+    moving = consistency_loss(tf.identity, photos, tf.cast(photos, tf.float32), seed_of(0))
+    assert float(moving) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_strokes_that_move_along_with_smooth_parts_cost_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consistency, "NOISE", 0.0)
+    photos = tf.fill([1, 33, 41, 3], 90.0)
+    strokes = tf.constant(np.random.default_rng(0).uniform(0, 255, (1, 33, 41, 3)), tf.float32)
+    shift = draw_shift(seed_of(1))
+    held = consistency_loss(lambda x: strokes, photos, strokes, seed_of(1))
+    carried = consistency_loss(lambda x: shifted(strokes, shift), photos, strokes, seed_of(1))
+    assert float(held) == 0.0
+    assert float(carried) > 100.0
 
 
 def test_the_gradient_goes_through_both_answers() -> None:
-    photos = tf.constant(pictures(1, 17, 23))
+    photos = tf.constant(half_smooth(1, 19, 27))
     gain = tf.constant(2.0)
 
     def loss_and_gradient(*learned: bool) -> tuple[float, float]:
@@ -124,7 +164,7 @@ def test_the_gradient_goes_through_both_answers() -> None:
         gradient: Any = tape.gradient(loss, gain)
         return float(loss), float(gradient)
 
-    # The loss is gain^2 times the mean square of the noise.
+    # The loss is proportional to gain^2.
     loss, whole = loss_and_gradient(True, True)
     assert whole == pytest.approx(loss, rel=1e-4)
     parts = [loss_and_gradient(True, False)[1], loss_and_gradient(False, True)[1]]
@@ -237,8 +277,18 @@ def test_a_run_with_it_reports_the_term_and_scores_held_out_photos_without(tmp_p
 
 def test_parts_of_a_batch_are_disturbed_as_in_the_whole() -> None:
     photos = tf.constant(pictures(4, 20, 24))
-    whole, shift = disturb(photos, seed_of(5))
+    seen = []
+
+    def stylize(x: tf.Tensor) -> tf.Tensor:
+        seen.append(x.numpy())
+        return x
+
+    styled = tf.cast(photos, tf.float32)
+    whole = float(consistency_loss(stylize, photos, styled, seed_of(5)))
+    parts = []
     for first in (0, 2):
-        part, same = disturb(photos[first : first + 2], seed_of(5), (first, 4))
-        np.testing.assert_array_equal(part, whole[first : first + 2])
-        np.testing.assert_array_equal(same, shift)
+        part = slice(first, first + 2)
+        loss = consistency_loss(stylize, photos[part], styled[part], seed_of(5), (first, 4))
+        np.testing.assert_array_equal(seen[-1], seen[0][part])
+        parts.append(float(loss))
+    assert np.mean(parts) == pytest.approx(whole, rel=1e-5)
