@@ -163,7 +163,8 @@ class ParityCheck:
     does not leave it flat. Every map of a flat picture is flat, but for rounding, and the norms
     enlarge rounding up to 1 / sqrt(epsilon)-fold, one after another: in float32, `slim2016` with
     its epsilon of 1e-9 turns every flat picture into noise that depends on the order of additions,
-    and there is nothing to agree with. `johnson` leaves them flat in float32, not in bfloat16.
+    and there is nothing to agree with. `johnson` leaves them flat in float32 on most processors (on
+    one with AVX2 alone, untrained weights did not), and does not in bfloat16.
 
     Attributes:
       photo: The picture file.
