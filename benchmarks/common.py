@@ -20,6 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from fast_style.onednn import prefer_onednn
+
+prefer_onednn()  # As the commands do.
+
 _VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3))  # (channels, convolutions) of blocks 1 to 4
 CONTENT_LAYERS = ("vgg_16/conv3/conv3_3",)
 STYLE_LAYERS = tuple(f"vgg_16/conv{b}/conv{b}_{i}" for b, i in ((1, 2), (2, 2), (3, 3), (4, 3)))

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from fast_style.errors import UsageError
+from fast_style.onednn import prefer_onednn
 
 INTERRUPTED = 130
 """Exit code of what a person stopped: 128 + SIGINT, as shells report it."""
@@ -36,6 +37,7 @@ def import_tensorflow() -> None:
     They come from C++, before any level set in Python counts, so the error stream itself is
     turned away meanwhile. Whoever wants them sets TF_CPP_MIN_LOG_LEVEL.
     """
+    prefer_onednn()
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

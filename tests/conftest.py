@@ -9,6 +9,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+from fast_style.onednn import prefer_onednn
+
+prefer_onednn()  # As the commands do.
+
 if TYPE_CHECKING:
     import tiny
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from fast_style import objective as tags
 from fast_style import terminal
+from fast_style.onednn import prefer_onednn
 from fast_style.terminal import (
     Progress,
     loss_number,
@@ -145,3 +148,42 @@ def test_photos_left_out_are_counted_and_named_once(capsys: pytest.CaptureFixtur
     report_skipped({Path("b.jpg"): "b.jpg: is empty", Path("a.jpg"): "no picture"})
     second = "2 photos could not be read and were left out:\n  a.jpg: no picture\n"
     assert capsys.readouterr().err == second + "  b.jpg: is empty\n"
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "expected"),
+    [
+        ("x86_64", None, "1"),
+        ("AMD64", None, "1"),
+        ("x86_64", "0", "0"),
+        ("arm64", None, None),
+    ],
+)
+def test_x86_processors_compute_by_onednn_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, machine: str, given: str | None, expected: str | None
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    # First set, so that what is there before comes back whatever the function does.
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given or "1")
+    if given is None:
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    prefer_onednn()
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
+
+
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="TensorFlow's packages for other systems were not looked at",
+)
+def test_commands_compute_by_onednn_on_x86() -> None:
+    """TensorFlow asks once, so the choice has to come before it is imported."""
+    code = (
+        "from fast_style.terminal import import_tensorflow; import_tensorflow()\n"
+        "from tensorflow.python.util import _pywrap_util_port as port; print(port.IsMklEnabled())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
