@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from fast_style.onednn import prefer_onednn
 
 prefer_onednn()  # As the commands do.

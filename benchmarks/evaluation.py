@@ -10,7 +10,6 @@ import argparse
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from common import common_arguments, emit, interleaved, random_photos, set_threads, vgg16_file
 
 
@@ -25,6 +24,8 @@ def main() -> None:
     parser.add_argument("--loss-model-file", help="VGG16's weights (default: random ones)")
     options = parser.parse_args()
     set_threads(options.threads)
+
+    import tensorflow as tf  # After `common` chose oneDNN.
 
     from fast_style.optimize import build_network, build_picture_loss
     from fast_style.optimize_config import OptimizeConfig

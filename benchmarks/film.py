@@ -87,6 +87,12 @@ def seconds_of(path: Path) -> dict[str, float]:
         return found
 
 
+def _peak_of_children() -> int:
+    """The peak resident memory of the largest program started so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+
+
 def main() -> None:
     """Measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -127,7 +133,7 @@ def main() -> None:
                 "wall_seconds": round(time.perf_counter() - began, 1),
                 "flicker": round(flicker(read_frames(styled), read_frames(clip)).levels, 3),
                 # The largest of all children so far.
-                "peak_memory_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+                "peak_memory_mb": round(_peak_of_children() / 1e6),
                 "durations": seconds_of(styled),
             }
         result["still_share"] = round(flicker(read_frames(clip), read_frames(clip)).counted, 3)

@@ -22,8 +22,6 @@ import numpy as np
 from common import peak_mb
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from fast_style.data import find_photos
 from fast_style.images import read_image
 from fast_style.jobs import Job

@@ -26,6 +26,7 @@ from common import CONTENT_LAYERS, STYLE_LAYERS, emit, interleaved
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = 6
+_TIMED_BATCH = 4
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--style-weight", type=float, default=220.0)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--image-size", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=4, help="of the trainings")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=10, help="repetitions of a timing")
     parser.add_argument("-o", "--output", required=True)
@@ -177,7 +178,8 @@ def _time(options: argparse.Namespace) -> None:
     precision = resolve_precision(options.precision)
     size = options.image_size
     rng = np.random.default_rng(0)
-    photos = rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    photos = rng.integers(0, 256, (_TIMED_BATCH, size, size, 3), dtype=np.uint8)
+    ones = tf.ones([_TIMED_BATCH, 1])
     candidates = {}
     for name, objective in _objectives(options, precision).items():
 
@@ -186,7 +188,7 @@ def _time(options: argparse.Namespace) -> None:
             def evaluate(styled: tf.Tensor):
                 with tf.GradientTape() as tape:
                     tape.watch(styled)
-                    terms = objective.score(styled, tf.constant(photos), tf.ones([4, 1]))
+                    terms = objective.score(styled, tf.constant(photos), ones)
                 return tape.gradient(terms[tags.TOTAL], styled)
 
             styled = tf.constant(photos[:, ::-1], tf.float32)
@@ -202,18 +204,20 @@ def _time(options: argparse.Namespace) -> None:
                 image_size=size,
                 gradient_clip=1.5,
             ),
-            batch_size=4,
+            batch_size=_TIMED_BATCH,
         )
 
         def whole(step: Any = step) -> Any:
-            found, _, _ = step(tf.constant(photos), tf.ones([4, 1]))
+            found, _, _ = step(tf.constant(photos), ones)
             return found[tags.TOTAL].numpy()
 
         candidates[f"losses with {name}"] = losses()
         candidates[f"step with {name}"] = whole
     times = interleaved(candidates, rounds=options.rounds)
     for name, found in times.items():
-        _report(name, precision=precision, image_size=size, **found.summary())
+        _report(
+            name, precision=precision, image_size=size, batch_size=_TIMED_BATCH, **found.summary()
+        )
     for part in ("losses", "step"):
         slow, fast = times[f"{part} with vgg_16"], times[f"{part} with vgg_mini"]
         _report(

@@ -18,12 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 from common import peak_mb
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 LARGEST_WHOLE = 4096
 REFERENCE = 1024

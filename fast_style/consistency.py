@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from fast_style.steady import RADIUS
+
 NOISE = 2.0
 """Standard deviation of the noise, in levels of 255."""
 
@@ -21,8 +23,6 @@ as in slow pans, and up to the stride of the nets."""
 
 STILL = 1.5
 """Below so many levels of smoothed change a place of a shifted photo looks as if it stood still."""
-
-_RADIUS = 3  # In pixels, of that smoothing: that of `steady.changed`.
 
 
 def consistency_loss(
@@ -118,9 +118,9 @@ def stands_still(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
       [N, H, W, 1] float32.
     """
     change = tf.reduce_mean(tf.abs(after - before), -1, keepdims=True)
-    pad = [_RADIUS, _RADIUS]
+    pad = [RADIUS, RADIUS]
     wider = tf.pad(change, [[0, 0], pad, pad, [0, 0]], "REFLECT")
-    return tf.cast(tf.nn.avg_pool2d(wider, 2 * _RADIUS + 1, 1, "VALID") < STILL, tf.float32)
+    return tf.cast(tf.nn.avg_pool2d(wider, 2 * RADIUS + 1, 1, "VALID") < STILL, tf.float32)
 
 
 def _noise(size: tf.Tensor, seed: tf.Tensor, place: tuple[Any, Any] | None) -> tf.Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from fast_style.train_state import TrainState
 _CALIBRATION_STAGES = (10, 25, 60)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class DistillHeader:
     """What a run is, before its first step."""
 
@@ -67,7 +67,7 @@ class DistillObserver:
         """A checkpoint was written."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class DistillResult:
     """What a run came to.
 
@@ -123,6 +123,7 @@ def distill(
     with RunLock(folder, key="run_folder"):
         begun = resume_or_start(config, studio, teacher, sources, fresh=fresh)
         state, scales, sources = begun.state, begun.scales, begun.sources
+        config = dataclasses.replace(config, init_from=begun.init_from)
         notes = [*begun.notes]
         apprentices = Apprentices(
             studio,
@@ -208,7 +209,7 @@ def _calibration(
     return calibration(report, config.layers, config.content_layer)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Run:
     """A run in progress."""
 

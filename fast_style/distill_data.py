@@ -177,7 +177,7 @@ class Studio:
         )
 
     def style(self, rng: np.random.Generator) -> np.ndarray:
-        """Returns a crop of one of the style pictures."""
+        """Returns a crop of one of the style pictures: [size, size, 3] float32, 0..255."""
         return self._style_crop(int(rng.integers(len(self._styles))), rng)
 
     def _leave_out(self, path: Path, error: ImageError) -> None:
@@ -187,7 +187,11 @@ class Studio:
             _log.warning("picture left out: %s", error)
 
     def photo(self, rng: np.random.Generator) -> np.ndarray:
-        """Returns a square of a photo, more or less of it."""
+        """Returns a square of a photo, more or less of it: [size, size, 3] float32, 0..255.
+
+        Raises:
+          DataError: If twenty photos in a row cannot be read.
+        """
         for _ in range(20):
             path = self._photos[int(rng.integers(len(self._photos)))]
             side = int(self._size * log_uniform(1.0, 2.0, rng))

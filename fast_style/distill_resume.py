@@ -35,7 +35,7 @@ _INIT = "init_from_sha256"
 _STUDIO, _APPRENTICES = "studio/", "apprentices/"
 
 # Keys that a run may go on with changed. Of `steps`, the learning rate follows the new length; what
-# files contain is compared by hash.
+# files contain is compared by hash, but for `init_from`, which counts at the start alone.
 _FREE_KEYS = frozenset(
     (
         *("steps", "precision", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
@@ -104,6 +104,7 @@ class Beginning:
       state: What it has learned.
       scales: {layer: root mean square of the teacher's features}.
       sources: As `describe_sources` found them, and the hash of `init_from` where it began there.
+      init_from: The network that it once began with, as the configuration then called it.
       apprentices: Their state, for `Apprentices.restore`; empty at the start.
       losses: The last ones.
       notes: What the user should know.
@@ -112,6 +113,7 @@ class Beginning:
     state: TrainState
     scales: dict[str, float]
     sources: dict[str, str]
+    init_from: str | None
     apprentices: dict[str, np.ndarray] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -140,14 +142,20 @@ def resume_or_start(
       ModelError: If all checkpoints are damaged.
       WeightsError: If `init_from` is missing, damaged, or no distilled network.
     """
-    found = None if fresh else read_newest_checkpoint(Path(config.run_folder))
-    if found is None:
+    newest = None if fresh else read_newest_checkpoint(Path(config.run_folder))
+    if newest is None:
         weights, scales = _start(config, studio, teacher)
-        found = {_INIT: file_sha256(_init_file(config))} if config.init_from else {}
-        return Beginning(TrainState(weights), scales, {**sources, **found})
-    checkpoint, tensors, run, damaged = found
-    _check_same(config, sources, run, checkpoint)
+        init = {_INIT: file_sha256(_init_file(config.init_from))} if config.init_from else {}
+        return Beginning(TrainState(weights), scales, {**sources, **init}, config.init_from)
+    checkpoint, tensors, run, damaged = newest
+    before = _settings(run, checkpoint)
+    _check_same(config, sources, before, run, checkpoint)
     notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
+    if before["init_from"] != config.init_from:
+        notes.append(
+            f"init_from changed from {before['init_from']!r} to {config.init_from!r} (it counts "
+            "only for a new run; start one with --fresh)"
+        )
     scales = {layer: float(tensors.pop(variable(layer, _SCALE))) for layer in config.layers}
     studio.restore({name: tensors.pop(name) for name in list(tensors) if name.startswith(_STUDIO)})
     apprentices = {
@@ -164,23 +172,39 @@ def resume_or_start(
         put_out_of_the_way(path)
     kept = {_INIT: run[_INIT]} if _INIT in run else {}
     return Beginning(
-        state, scales, {**sources, **kept}, apprentices, dict(run.get("losses", {})), notes
+        state,
+        scales,
+        {**sources, **kept},
+        before["init_from"],
+        apprentices,
+        dict(run.get("losses", {})),
+        notes,
     )
 
 
-def _check_same(
-    config: DistillConfig, sources: Mapping[str, str], run: Mapping[str, Any], checkpoint: Path
-) -> None:
-    before = run.get("config")
-    if not isinstance(before, dict) or "teacher" not in before:
+def _settings(run: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Returns the configuration of the run on disk."""
+    settings = run.get("config")
+    if not isinstance(settings, dict) or "teacher" not in settings:
         raise ConfigError(
             str(checkpoint),
             ["run_folder: holds a run of another kind, no distillation; choose another"],
         )
+    # Runs of earlier versions had no such things.
+    return {"apprentices": 0, "init_from": None, **settings}
+
+
+def _check_same(
+    config: DistillConfig,
+    sources: Mapping[str, str],
+    before: Mapping[str, Any],
+    run: Mapping[str, Any],
+    checkpoint: Path,
+) -> None:
     problems = [
         f"{key}: was {before.get(key)!r}, now {value!r}"
         for key, value in config.to_dict().items()
-        if key not in _FREE_KEYS and before.get(key) != value
+        if key not in _FREE_KEYS and before.get(key, value) != value
     ]
     problems += [
         f"{what} changed"
@@ -234,7 +258,7 @@ def _network_before(config: DistillConfig) -> dict[str, np.ndarray]:
     """
     if config.init_from is None:
         return {}
-    file = _init_file(config)
+    file = _init_file(config.init_from)
     values, _, teacher = read_mini(file, key="init_from")
     found = {layer: values[variable(layer, "weights")].shape[-1] for layer in convolutions(values)}
     wanted = dict(zip(config.convolutions, config.channels, strict=True))
@@ -257,5 +281,5 @@ def _network_before(config: DistillConfig) -> dict[str, np.ndarray]:
     return values
 
 
-def _init_file(config: DistillConfig) -> Path:
-    return resolve_weights_file(config.init_from or "", MINI, key="init_from")
+def _init_file(name: str) -> Path:
+    return resolve_weights_file(name, MINI, key="init_from")

@@ -24,9 +24,9 @@ POOLINGS = ("max", "avg")
 
 
 class LossNetwork:
-    """A frozen network: pictures in, features of chosen layers out. Immutable, safe to share.
+    """A network: pictures in, features of chosen layers out. Immutable, safe to share.
 
-    Made by `build_loss_network`.
+    `build_loss_network` makes frozen ones from files, distillation one of what it is learning.
 
     Attributes:
       name: One of `loss_models.LOSS_MODELS`, such as 'vgg_16'.
@@ -35,7 +35,7 @@ class LossNetwork:
         that of the features; see `mini_net`.
       metrics: {layer: [C, C] float32, what losses are to multiply its features by}, for layers of
         distilled networks; see `mini_net`.
-      weights_file: The file its weights came from.
+      weights_file: The file its weights came from; `Path()` if they are in no file yet.
       dtype: 'float32' or 'bfloat16': what it computes in, and returns.
       pooling: 'max' or 'avg'.
     """

@@ -2,7 +2,8 @@
 
 All are computed in float32 whatever the type of the features, and normalized as in the 2016
 TensorFlow-Slim implementation, on which the weights of its configuration files depend. Taps are
-after ReLU.
+after ReLU. One product is in the features' own type: differences of features by their metric, which
+adds less than 1e-3 of the loss in bfloat16.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ def gram_matrix(features: tf.Tensor, metric: tf.Tensor | None = None) -> tf.Tens
 
     Args:
       features: [N, H, W, C] float32 or bfloat16, any range. H and W may be unknown while tracing.
-
       metric: [C, C] float32, what features are to be multiplied by. As the Gram matrix of F M is
         M' G M, the features themselves need not be.
 
     Returns:
-      [N, C, C] float32, symmetric, positive semi-definite; accumulated in float32.
+      [N, C, C] float32, symmetric and positive semi-definite up to rounding, summed in float32.
 
     Raises:
       ValueError: If `features` is not rank 4.

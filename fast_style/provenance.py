@@ -47,18 +47,21 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Returns the commit this code is checked out at; none if it is not a git checkout."""
+    """Returns the commit this code is checked out at; none if it is not a git checkout.
+
+    Where files of it were changed since, ' with changes' follows.
+    """
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():
         return None
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
     try:
-        result = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--", str(here))
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()
+    return f"{commit} with changes" if changes else commit

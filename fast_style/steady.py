@@ -25,16 +25,18 @@ UNCHANGED = 2.0
 CUT = 30.0
 """A mean change of so many levels over a thumbnail is a cut to another scene."""
 
+RADIUS = 3
+"""Of the box of 7x7 pixels over which `changed` smooths."""
+
 _EVENED = ((0, 1), (1, 0), (1, 1))
 """How much larger a styled film of odd sides is: 4:2:0 has even ones."""
 
-_RADIUS = 3  # Of `changed`: a box of 7x7 pixels.
 _PATCH_RADIUS = 8  # What is held or replaced at a time: about a stroke, or strokes would break.
 _GRAIN_RADIUS = 1  # Noise of single pixels is averaged away before frames are compared.
 _THUMBNAIL = (32, 32)
 
 
-def changed(before: np.ndarray, after: np.ndarray, *, radius: int = _RADIUS) -> np.ndarray:
+def changed(before: np.ndarray, after: np.ndarray, *, radius: int = RADIUS) -> np.ndarray:
     """Returns how much each place of a film has changed.
 
     c = mean over a box of 2 * radius + 1 pixels a side, and over the channels, of |after - before|,

@@ -22,7 +22,7 @@ import tiny
 import weight_files
 
 from fast_style import cli_distill
-from fast_style.checkpoints import newest_checkpoint, save_checkpoint
+from fast_style.checkpoints import STEP, newest_checkpoint, read_checkpoint, save_checkpoint
 from fast_style.cli import main
 from fast_style.data import find_photos, read_crops
 from fast_style.distill import DistillHeader, DistillObserver, DistillResult, distill
@@ -624,9 +624,28 @@ def test_a_run_goes_on_from_a_network_that_may_become_wider(
     assert header["description"]["init_from_sha256"] == sha
     # What it began with is read no more, and need not be there.
     again = dataclasses.replace(wanted, steps=2, init_from="gone.safetensors")
-    distill(dataclasses.replace(again, learning_rate=1e-9))
+    seen = Recorder()
+    distill(dataclasses.replace(again, learning_rate=1e-9), observer=seen)
+    (note,) = seen.header.notes
+    assert re.search("from '.*mini.safetensors' to 'gone.safetensors' .it counts only for a", note)
     header = header_of(tmp_path / "mini.safetensors")
+    assert header["description"]["config"]["init_from"] == "mini.safetensors"
     assert header["description"]["init_from_sha256"] == sha
+
+
+def test_a_run_from_before_there_were_apprentices_goes_on_without(
+    sources: Sources, done_before: Path
+) -> None:
+    newest = newest_checkpoint(done_before / "run")
+    assert newest is not None
+    tensors, run = read_checkpoint(newest)
+    for key in ("apprentices", "answers_per_step", "init_from"):
+        del run["config"][key]
+    kept = {k: v for k, v in tensors.items() if k != STEP and not k.startswith("apprentices/")}
+    save_checkpoint(done_before / "run", 4, kept, run, keep=1)
+    with pytest.raises(ConfigError, match="apprentices: was 0, now 1"):
+        distill(config(sources, done_before, steps=5))
+    assert distill(config(sources, done_before, steps=5, apprentices=0)).steps == 5
 
 
 @pytest.mark.parametrize(

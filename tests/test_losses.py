@@ -81,6 +81,41 @@ def test_gradient_of_gram_equals_that_of_the_plain_formula(dtype: str, tolerance
     assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01)])
+def test_a_metric_is_what_features_are_multiplied_by(dtype: str, tolerance: float) -> None:
+    """Losses and gradients, against float64 formulas of the product."""
+    metric = np.random.default_rng(4).standard_normal((6, 6)).astype(np.float32)
+    target_gram = np.random.default_rng(5).uniform(0, 500, (1, 6, 6)).astype(np.float32)
+    maps, photo = (tf.cast(features(2, 4, 5, 6, seed=seed), dtype) for seed in (6, 7))
+    rows, photo_rows = (np.asarray(tf.cast(m, tf.float64)).reshape(2, 20, 6) for m in (maps, photo))
+    exact = metric.astype(np.float64)
+
+    moved = (rows - photo_rows) @ exact
+    content, content_slope = np.mean(moved**2), 2.0 / moved.size * moved @ exact.T
+    apart = (rows @ exact).transpose(0, 2, 1) @ (rows @ exact) / 120 - target_gram
+    style = np.sum(apart**2) / 240
+    style_slope = rows @ exact @ (apart + apart.transpose(0, 2, 1)) @ exact.T * (2.0 / 240 / 120)
+
+    def content_loss(x: tf.Tensor) -> tf.Tensor:
+        return content_layer_losses({"a": x}, {"a": photo}, {"a": tf.constant(metric)})["a"]
+
+    def style_loss(x: tf.Tensor) -> tf.Tensor:
+        targets, metrics = {"a": tf.constant(target_gram)}, {"a": tf.constant(metric)}
+        return tf.reduce_sum(style_layer_losses({"a": x}, targets, None, metrics)["a"])
+
+    for loss, expected, slope in (
+        (content_loss, content, content_slope),
+        (style_loss, style, style_slope),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            value = loss(maps)
+        assert value.dtype == tf.float32
+        np.testing.assert_allclose(float(value), expected, rtol=tolerance)
+        got = np.asarray(tape.gradient(value, maps)).astype(np.float64).reshape(2, 20, 6)
+        assert np.abs(got - slope).max() <= tolerance * np.abs(slope).max()
+
+
 def test_gram_of_bfloat16_features_is_accumulated_in_float32() -> None:
     narrow = tf.cast(features(1, 64, 64, 3), tf.bfloat16)
     got = gram_matrix(narrow)

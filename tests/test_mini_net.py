@@ -155,21 +155,25 @@ def test_losses_of_one_picture_are_the_teachers_in_every_normalization(
     np.testing.assert_allclose(*totals, rtol=2e-4)
 
 
-def test_gradients_flow_to_pictures(both: tuple[LossNetwork, LossNetwork]) -> None:
-    images = tf.constant(pictures(1))
+def test_gradients_of_training_losses_are_the_teachers(
+    both: tuple[LossNetwork, LossNetwork],
+) -> None:
+    style, photos = pictures(1, seed=1), pictures(2, seed=2)
+    styled = tf.constant(pictures(2, seed=3))
     gradients = []
     for network in both:
+        grams = style_grams(network, network.layers, [style[0].astype(np.uint8)])
+        objective = Objective(
+            network, network.layers[1:], grams, np.array([30.0], np.float32), 1.0, 0.0
+        )
         with tf.GradientTape() as tape:
-            tape.watch(images)
-            layer = network.layers[1]
-            features = network(images)[layer]
-            if layer in network.metrics:
-                features = features @ network.metrics[layer]
-            value = tf.reduce_sum(features**2)
-        gradients.append(tape.gradient(value, images).numpy())
-    scale = np.abs(gradients[1]).max()
+            tape.watch(styled)
+            terms = objective.score(styled, tf.constant(photos), tf.ones([2, 1]))
+        gradients.append(tape.gradient(terms[tags.TOTAL], styled).numpy())
+    # As a whole: rounding may decide which of two pixels a pooling takes.
+    scale = np.linalg.norm(gradients[1])
     assert scale > 0
-    assert np.abs(gradients[0] - gradients[1]).max() < 1e-3 * scale
+    assert np.linalg.norm(gradients[0] - gradients[1]) < 0.01 * scale
 
 
 def test_layers_go_by_the_teachers_names_too(tmp_path: Path) -> None:
@@ -316,7 +320,7 @@ def test_the_bundled_file_is_what_the_readme_says() -> None:
     assert description["losses"]
     # Where its maker keeps files is nobody's business.
     places = ("teacher_file", "dataset", "styles", "val_dataset", "val_styles", "output")
-    for key in (*places, "run_folder"):
+    for key in (*places, "run_folder", "init_from"):
         assert not re.search(r"[/\\]", description["config"][key] or ""), key
 
 
