@@ -34,12 +34,15 @@ def consistency_loss(
 ) -> tf.Tensor:
     """Returns how much the answer changes where the photo does not, or moves otherwise than it.
 
-    With x'[p] = x[p + d] + z[p], the mean over pictures, pixels p with p + d inside, and channels
-    of
+    With x'[p] = x[p + d] + z[p], of each picture's pixels p with p + d inside,
 
         (S(x')[p] - S(x)[p])^2        where x stands still: the mean over 7x7 pixels and all
                                       channels of |x[p + d] - x[p]| is below `STILL`
         (S(x')[p] - S(x)[p + d])^2    elsewhere
+
+    Each kind is averaged by itself, over its pixels and the channels, because still places are few
+    in most photos and flicker most. Of each picture counts the mean of both, weighted by
+    n / (n + P / 100), with n pixels of a kind and P in all: next to no pixel counts for nothing.
 
     The noise z is normal with a deviation of `NOISE`; the shift d is the same for all pictures,
     uniform in -r..r along each axis, with the logarithm of r uniform between those of `SHIFTS`.
@@ -67,11 +70,16 @@ def consistency_loss(
     moved = shifted(pictures, shift)
     answer = stylize(moved + _noise(tf.shape(pictures), seed, place))
     still = stands_still(pictures, moved)
-    change = still * tf.square(answer - styled)
-    change += (1.0 - still) * tf.square(answer - shifted(styled, shift))
     inside = _inside(tf.shape(pictures), shift)
-    shared = tf.reduce_sum(inside) * tf.cast(tf.shape(pictures)[0] * 3, tf.float32)
-    return tf.reduce_sum(inside * change) / shared
+    loss, weight = 0.0, 0.0
+    for places, wanted in ((still, styled), (1.0 - still, shifted(styled, shift))):
+        error = tf.reduce_mean(tf.square(answer - wanted), -1, keepdims=True)
+        places = inside * places
+        count = tf.reduce_sum(places, [1, 2, 3])
+        divisor = count + 0.01 * tf.reduce_sum(inside)
+        loss += tf.reduce_sum(places * error, [1, 2, 3]) / divisor
+        weight += count / divisor
+    return tf.reduce_mean(loss / weight)
 
 
 def draw_shift(seed: tf.Tensor) -> tf.Tensor:

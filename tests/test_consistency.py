@@ -59,22 +59,27 @@ def loss_by_loops(
     photos: np.ndarray, styled: np.ndarray, answers: np.ndarray, shift: tuple[float, float]
 ) -> tuple[float, float]:
     """The loss in float64, and which part of all pixels stands still."""
-    total, count, still = 0.0, 0, 0
+    losses, shares = [], []
     for photo, one, other in zip(photos, styled, answers, strict=True):
         height, width, _ = photo.shape
         change = np.abs(shifted_by_loops(photo, shift) - photo).mean(2)
         moved = shifted_by_loops(one, shift)
         wider = np.pad(change, 3, "reflect")
+        found: tuple[list[float], list[float]] = ([], [])  # What moves, and what stands still.
         for y in range(height):
             for x in range(width):
                 if not (0 <= y + shift[0] <= height - 1 and 0 <= x + shift[1] <= width - 1):
                     continue
                 calm = wider[y : y + 7, x : x + 7].mean() < STILL
                 wanted = one[y, x] if calm else moved[y, x]
-                total += float(np.sum((other[y, x].astype(np.float64) - wanted) ** 2))
-                count += 3
-                still += calm
-    return total / count, 3 * still / count
+                error = np.mean((other[y, x].astype(np.float64) - wanted) ** 2)
+                found[bool(calm)].append(float(error))
+        pixels = sum(map(len, found))
+        weights = [len(kind) / (len(kind) + pixels / 100) for kind in found]
+        means = [np.mean(kind) if kind else 0.0 for kind in found]
+        losses.append(np.average(means, weights=weights))
+        shares.append(len(found[1]) / pixels)
+    return float(np.mean(losses)), float(np.mean(shares))
 
 
 def half_smooth(count: int, height: int, width: int) -> np.ndarray:
