@@ -40,9 +40,10 @@ def consistency_loss(
                                       channels of |x[p + d] - x[p]| is below `STILL`
         (S(x')[p] - S(x)[p + d])^2    elsewhere
 
-    Each kind is averaged by itself, over its pixels and the channels, because still places are few
-    in most photos and flicker most. Of each picture counts the mean of both, weighted by
-    n / (n + P / 100), with n pixels of a kind and P in all: next to no pixel counts for nothing.
+    Each kind is averaged by itself, because still places are few in most photos and flicker most.
+    The result is the mean over pictures of (w_s m_s + w_m m_m) / (w_s + w_m), with m the mean over
+    a kind's n pixels and the channels, w = n / (n + P / 100), and P the number of pixels p with
+    p + d inside: a kind of next to no pixels hardly counts.
 
     The noise z is normal with a deviation of `NOISE`; the shift d is the same for all pictures,
     uniform in -r..r along each axis, with the logarithm of r uniform between those of `SHIFTS`.

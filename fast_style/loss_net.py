@@ -24,9 +24,10 @@ POOLINGS = ("max", "avg")
 
 
 class LossNetwork:
-    """A network: pictures in, features of chosen layers out. Immutable, safe to share.
+    """A network: pictures in, features of chosen layers out.
 
-    `build_loss_network` makes frozen ones from files, distillation one of what it is learning.
+    Those of `build_loss_network` are frozen, immutable and safe to share; distillation's follows
+    the weights that it is learning.
 
     Attributes:
       name: One of `loss_models.LOSS_MODELS`, such as 'vgg_16'.

@@ -61,7 +61,7 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--", str(here))
+        commit = ask("rev-parse", "HEAD")
+        return f"{commit} with changes" if ask("status", "--porcelain", "--", ".") else commit
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{commit} with changes" if changes else commit

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import tensorflow as tf
 import tiny
 from PIL import Image
 
-from fast_style import checkpoints
+from fast_style import checkpoints, provenance
 from fast_style.checkpoints import (
     CHECKPOINT_STEM,
     MODEL_FILE,
@@ -612,3 +614,22 @@ def test_a_name_of_any_length_is_told_in_few_words() -> None:
     (problem,) = tensor_problems({}, {"conv1/scale" * 300: np.zeros(1)})
     assert problem.startswith("1 unexpected (conv1/scale") and problem.endswith("...)")
     assert len(problem) < 150
+
+
+def test_the_commit_of_a_header_says_when_the_code_was_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    assert provenance.git_commit() is None
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (package / "provenance.py").write_text("1")
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    commit = provenance.git_commit()
+    assert commit is not None and re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "notes.txt").write_text("Not code.")
+    assert provenance.git_commit() == commit
+    (package / "provenance.py").write_text("2")
+    assert provenance.git_commit() == f"{commit} with changes"

@@ -76,7 +76,7 @@ def loss_by_loops(
                 found[bool(calm)].append(float(error))
         pixels = sum(map(len, found))
         weights = [len(kind) / (len(kind) + pixels / 100) for kind in found]
-        means = [np.mean(kind) if kind else 0.0 for kind in found]
+        means = [float(np.mean(kind)) if kind else 0.0 for kind in found]
         losses.append(np.average(means, weights=weights))
         shares.append(len(found[1]) / pixels)
     return float(np.mean(losses)), float(np.mean(shares))
