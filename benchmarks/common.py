@@ -209,5 +209,14 @@ def peak_mb() -> float:
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6
     except (OSError, IndexError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+        return _peak_mb_of(resource.RUSAGE_SELF)
+
+
+def peak_mb_of_children() -> float:
+    """Returns the peak resident memory of the largest program that ended so far, in 10^6 bytes."""
+    return _peak_mb_of(resource.RUSAGE_CHILDREN)
+
+
+def _peak_mb_of(who: int) -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(who).ru_maxrss * unit / 1e6

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from common import peak_mb_of_children
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast_style.data import find_photos
 from fast_style.images import read_image
@@ -87,12 +85,6 @@ def seconds_of(path: Path) -> dict[str, float]:
         return found
 
 
-def _peak_of_children() -> int:
-    """The peak resident memory of the largest program started so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-
-
 def main() -> None:
     """Measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -132,8 +124,7 @@ def main() -> None:
             result[f"temporal_{temporal}"] = {
                 "wall_seconds": round(time.perf_counter() - began, 1),
                 "flicker": round(flicker(read_frames(styled), read_frames(clip)).levels, 3),
-                # The largest of all children so far.
-                "peak_memory_mb": round(_peak_of_children() / 1e6),
+                "peak_memory_mb": round(peak_mb_of_children()),
                 "durations": seconds_of(styled),
             }
         result["still_share"] = round(flicker(read_frames(clip), read_frames(clip)).counted, 3)

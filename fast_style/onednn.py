@@ -15,7 +15,8 @@ def prefer_onednn() -> None:
     convolutions of few channels gain most. `TF_ENABLE_ONEDNN_OPTS=0` undoes it. On processors of
     other families nothing is changed.
 
-    In one long process there, the same sums were seen to differ in their last bits.
+    Runs in processes of their own are equal to the bit there, too; late in one long process, which
+    had computed much else before, equal steps were seen to differ.
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -13,8 +13,8 @@ import pytest
 if TYPE_CHECKING:
     import tiny
 
-# Tests compare runs to the bit. Where TensorFlow leaves oneDNN off by itself (no VNNI), its sums in
-# one process were seen to differ in their last bits, so there the commands do not turn it on here.
+# Tests compare steps to the bit within one process. Where TensorFlow leaves oneDNN off by itself
+# (no VNNI), such steps were seen to differ with it late in a long process, so it stays off there.
 _CPU = Path("/proc/cpuinfo")
 if _CPU.exists() and "vnni" not in _CPU.read_text(encoding="utf-8", errors="replace"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

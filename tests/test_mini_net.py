@@ -159,7 +159,8 @@ def test_gradients_of_training_losses_are_the_teachers(
     both: tuple[LossNetwork, LossNetwork],
 ) -> None:
     style, photos = pictures(1, seed=1), pictures(2, seed=2)
-    styled = tf.constant(pictures(2, seed=3))
+    # Not of seed 3, where two pixels are so alike that rounding decides which one a pooling takes.
+    styled = tf.constant(pictures(2, seed=8))
     gradients = []
     for network in both:
         grams = style_grams(network, network.layers, [style[0].astype(np.uint8)])
@@ -170,10 +171,9 @@ def test_gradients_of_training_losses_are_the_teachers(
             tape.watch(styled)
             terms = objective.score(styled, tf.constant(photos), tf.ones([2, 1]))
         gradients.append(tape.gradient(terms[tags.TOTAL], styled).numpy())
-    # As a whole: rounding may decide which of two pixels a pooling takes.
-    scale = np.linalg.norm(gradients[1])
+    scale = np.abs(gradients[1]).max()
     assert scale > 0
-    assert np.linalg.norm(gradients[0] - gradients[1]) < 0.01 * scale
+    assert np.abs(gradients[0] - gradients[1]).max() < 1e-3 * scale
 
 
 def test_layers_go_by_the_teachers_names_too(tmp_path: Path) -> None:
