@@ -36,6 +36,21 @@ def resolve_precision(precision: str) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if set(_BFLOAT16_CPU_FLAGS) & _cpu_flags() else "float32"
 
 
+def multiplies_slowly() -> bool:
+    """Whether float32 is computed by an x86 processor of half the usual vectors' width or less.
+
+    That is one without AVX-512, and no GPU beside it: 16 multiplications and additions a cycle of a
+    core at most, from memory no slower than others'. False for processors of other families, which
+    nobody measured, and for those that do not say what they are.
+    """
+    flags = _cpu_flags()
+    return (
+        "sse2" in flags
+        and not any(flag.startswith("avx512") for flag in flags)
+        and not tf.config.list_physical_devices("GPU")
+    )
+
+
 def describe_device() -> str:
     """Returns the device that TensorFlow computes on, for a person."""
     gpus = tf.config.list_physical_devices("GPU")

@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from fast_style import winograd
 from fast_style.checkpoints import Model
 from fast_style.parity import Signature
 from fast_style.serving_effects import recoloured, weakened
@@ -48,8 +49,9 @@ def write_saved_model(
 ) -> None:
     """Writes a SavedModel with dynamic height, width and batch size.
 
-    The pixels of `serving_default` are those of `Stylizer` at the same precision: both are one
-    function. That function, for one picture, is stored once and mapped over the pictures.
+    The pixels of `serving_default` are those of `Stylizer` at the same precision (to the rounding,
+    where that convolves by `winograd`): both are one function. That function, for one picture, is
+    stored once and mapped over the pictures.
 
     Args:
       model: The trained net.
@@ -62,10 +64,12 @@ def write_saved_model(
       OSError: If the disk refuses.
       tf.errors.OpError: The same, of TensorFlow's files.
     """
-    signatures = _signatures(model, precision)
-    module = tf.Module()
-    module.signatures_kept = tuple(signatures.values())
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    # What suits this processor need not suit the one that serves.
+    with winograd.plain():
+        signatures = _signatures(model, precision)
+        module = tf.Module()
+        module.signatures_kept = tuple(signatures.values())
+        tf.saved_model.save(module, str(folder), signatures=signatures)
     extra = folder / EXTRA_ASSETS
     extra.mkdir(exist_ok=True)
     (extra / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from fast_style import winograd
 from fast_style.errors import WeightsError
 from fast_style.loss_models import MEAN_RGB, VGG_BLOCKS
 from fast_style.loss_weights import read_weights
@@ -155,6 +156,7 @@ class SlimNetwork:
         self._preprocess = recipe.preprocess
         self._dtype = dtype
         self._weights: dict[str, tf.Tensor] = {}
+        self._points: dict[str, tf.Tensor] = {}  # Kernels as `winograd` wants them.
         self.layers = tuple(self._graph.endpoints)
         self.prefixes = (f"{name}/", f"{recipe.scope}/")
 
@@ -182,10 +184,71 @@ class SlimNetwork:
         """
         graph, variables = self._graph.part(layers)
         # Weights are captured rather than embedded: as fast, and tracing does not copy them.
-        slots = {f"{name}:0": tf.stop_gradient(self._weights[name]) for name in variables}
-        slots[f"{_IMAGES}:0"] = tf.cast(self._preprocess(images), self._dtype)
+        known = {f"{name}:0": tf.stop_gradient(self._weights[name]) for name in variables}
+        known[f"{_IMAGES}:0"] = tf.cast(self._preprocess(images), self._dtype)
         outputs = [self._graph.endpoints[layer] for layer in layers]
-        return tf.graph_util.import_graph_def(graph, slots, outputs, name=self.name)
+        read = dict.fromkeys(outputs)
+        read.update((_tensor(name), None) for node in graph.node for name in node.input)
+        waiting: dict[str, Any] = {}
+        for node in graph.node:
+            if kernel := self._winograd_kernel(node):
+                self._import(graph.versions, waiting, known, read)
+                points = tf.stop_gradient(self._kernel_points(kernel))
+                x = known[_tensor(node.input[0])]
+                known[f"{node.name}:0"] = winograd.convolve(x, points, same=True)
+            elif node.op != "Placeholder":
+                waiting[node.name] = node
+        self._import(graph.versions, waiting, known, read)
+        return [known[name] for name in outputs]
+
+    def _import(
+        self,
+        versions: Any,
+        nodes: dict[str, Any],
+        known: dict[str, tf.Tensor],
+        read: Iterable[str],
+    ) -> None:
+        """Adds nodes to the graph that is being traced, and empties `nodes`.
+
+        Args:
+          versions: The graph format's.
+          nodes: Name to node, in the order they were built in.
+          known: Tensors by name; what these nodes give is added.
+          read: Names of all tensors that anything reads.
+        """
+        if not nodes:
+            return
+        part = tf.compat.v1.GraphDef(versions=versions)
+        part.node.extend(nodes.values())
+        needed = {_tensor(name) for node in nodes.values() for name in node.input}
+        given = {name: known[name] for name in needed if name in known}
+        made = [name for name in read if name.split(":")[0] in nodes]
+        results = tf.graph_util.import_graph_def(part, given, made, name=self.name)
+        known.update(zip(made, results, strict=True))
+        nodes.clear()
+
+    def _winograd_kernel(self, node: Any) -> str | None:
+        """Returns the name of a convolution's kernel if `winograd` can do it, and faster."""
+        if node.op != "Conv2D" or node.attr["padding"].s != b"SAME":
+            return None
+        if {*node.attr["strides"].list.i, *node.attr["dilations"].list.i} != {1}:
+            return None
+        kernel = node.input[1].removesuffix("/read")
+        weight = self._weights.get(kernel)
+        if weight is None or not winograd.pays(weight.dtype, weight.shape):
+            return None
+        return kernel
+
+    def _kernel_points(self, kernel: str) -> tf.Tensor:
+        if kernel not in self._points:
+            with tf.init_scope():
+                self._points[kernel] = winograd.transform_kernel(self._weights[kernel])
+        return self._points[kernel]
+
+
+def _tensor(name: str) -> str:
+    """Completes what a node calls its input: 'x' is 'x:0'."""
+    return name if ":" in name else f"{name}:0"
 
 
 @functools.cache
@@ -214,6 +277,7 @@ def _build_graph(name: str, dtype: str, pooling: str = "max") -> _Graph:
     description = graph.as_graph_def()
     nodes = {node.name: node for node in description.node}
     for node in nodes.values():
+        node.attr.pop("_class", None)  # Which node to be beside; parts are imported apart.
         if node.op == "VariableV2":
             _clear(node, "Placeholder", ("dtype", "shape"))
         elif node.op == "MaxPool" and pooling == "avg":

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style import objective as tags
+from fast_style import winograd
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
@@ -297,7 +298,12 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
         return losses, styled, gradients
 
     if settings.xla:
-        return tf.function(compute, autograph=False, jit_compile=True)
+
+        def compiled(photos: tf.Tensor, style_weights: tf.Tensor, place: Any = None):
+            with winograd.plain():  # XLA chooses how to convolve.
+                return compute(photos, style_weights, place)
+
+        return tf.function(compiled, autograph=False, jit_compile=True)
     return compute
 
 

@@ -71,6 +71,18 @@ def test_auto_goes_by_the_gpu_where_there_is_one(
     assert hardware.resolve_precision("auto") == expected
 
 
+def test_processors_without_avx512_multiply_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, gpus, slowly in (
+        ("sse2 avx2 fma", 0, True),
+        ("sse2 avx2 avx512f", 0, False),
+        ("sse2 avx2", 1, False),
+        ("asimd", 0, False),
+        ("", 0, False),
+    ):
+        pretend(monkeypatch, flags=flags, gpus=gpus)
+        assert hardware.multiplies_slowly() == slowly, flags
+
+
 def test_the_device_is_named_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, flags="avx512_bf16", model="Some Xeon")
     assert hardware.describe_device() == "CPU (Some Xeon, avx512_bf16)"
