@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from fast_style import winograd
 from fast_style.errors import ConfigError
 from fast_style.loss_models import LOSS_MODELS, MINI, VGG_BLOCKS
 from fast_style.loss_weights import resolve_weights_file, weights_sha256
@@ -63,7 +64,7 @@ class LossNetwork:
         self.pooling = pooling
         self._endpoints = dict(endpoints)
         self._features = features
-        self._functions: dict[tuple[str, ...], Any] = {}
+        self._functions: dict[Any, Any] = {}
 
     def __call__(
         self, images: tf.Tensor, layers: Sequence[str] | None = None
@@ -106,15 +107,16 @@ class LossNetwork:
 
     def _function(self, layers: tuple[str, ...]) -> Any:
         """Returns images to features as one function, so that gradient tapes see through it."""
-        if layers not in self._functions:
+        key = (layers, winograd.allowed())
+        if key not in self._functions:
             endpoints = [self._endpoints[layer] for layer in layers]
 
             @tf.function(autograph=False)
             def features(images: tf.Tensor) -> list[tf.Tensor]:
                 return list(self._features(images, endpoints))
 
-            self._functions[layers] = features
-        return self._functions[layers]
+            self._functions[key] = features
+        return self._functions[key]
 
 
 def build_loss_network(

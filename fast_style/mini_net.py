@@ -25,6 +25,7 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
+from fast_style import winograd
 from fast_style.errors import WeightsError
 from fast_style.loss_models import BUNDLED, MEAN_RGB, MINI, VGG_BLOCKS, vgg_convolutions
 from fast_style.loss_weights import read_weights
@@ -214,7 +215,11 @@ def convolve(weights: Mapping[str, Any], layer: str, x: tf.Tensor) -> tf.Tensor:
     """Applies one convolution and its ReLU."""
     kernel = tf.cast(weights[variable(layer, "weights")], x.dtype)
     bias = tf.cast(weights[variable(layer, "biases")], x.dtype)
-    return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias))
+    if winograd.pays(x.dtype, kernel.shape):
+        x = winograd.convolve(x, winograd.transform_kernel(kernel), same=True)
+    else:
+        x = tf.nn.conv2d(x, kernel, 1, "SAME")
+    return tf.nn.relu(tf.nn.bias_add(x, bias))
 
 
 def next_block(x: tf.Tensor) -> tf.Tensor:

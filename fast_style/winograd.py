@@ -58,6 +58,11 @@ def plain() -> Iterator[None]:
         _allowed.reset(token)
 
 
+def allowed() -> bool:
+    """Whether this is outside of `plain`: what a trace that is kept for reuse depends on."""
+    return _allowed.get()
+
+
 def pays(dtype: tf.DType, kernel: tf.TensorShape | Sequence[int | None]) -> bool:
     """Whether `convolve` is the faster way, for a convolution with stride 1.
 
@@ -73,7 +78,7 @@ def pays(dtype: tf.DType, kernel: tf.TensorShape | Sequence[int | None]) -> bool
       kernel: The kernel's shape.
     """
     height, width, channels, depth = kernel
-    if dtype != tf.float32 or not _allowed.get() or (height, width) != (3, 3):
+    if dtype != tf.float32 or not allowed() or (height, width) != (3, 3):
         return False
     if channels is None or depth is None:
         return False

@@ -223,9 +223,8 @@ def operations(function: Any) -> collections.Counter[str]:
     return collections.Counter(node.op for body in bodies for node in body)
 
 
-def test_a_subset_of_layers_computes_only_down_to_its_deepest(vgg_16_file: Path) -> None:
+def test_a_subset_of_layers_computes_only_down_to_its_deepest(network: LossNetwork) -> None:
     spec = tf.TensorSpec((None, None, None, 3), tf.float32)
-    network = build_loss_network("vgg_16", vgg_16_file, STYLE_LAYERS)
     subset = tf.function(lambda x: network(x, ["vgg_16/conv2/conv2_2"]))
     with winograd.plain():
         counted = operations(subset.get_concrete_function(spec))
