@@ -15,7 +15,6 @@ from typing import Any
 import tensorflow as tf
 
 from fast_style import winograd
-from fast_style.hardware import multiplies_slowly
 
 
 def reflect_indices(size: tf.Tensor, before: int, after: tf.Tensor | int) -> tf.Tensor:
@@ -388,7 +387,7 @@ def _window_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
       [N, H - 1, W - 1, D] in the type of `x`.
     """
-    if x.dtype != tf.float32 or not multiplies_slowly():
+    if not winograd.wanted(x.dtype):
         return conv(x, kernel)
     channels, depth = _size(kernel, 2), _size(kernel, 3)
 

@@ -49,9 +49,10 @@ def write_saved_model(
 ) -> None:
     """Writes a SavedModel with dynamic height, width and batch size.
 
-    The pixels of `serving_default` are those of `Stylizer` at the same precision (to the rounding,
-    where that convolves by `winograd`): both are one function. That function, for one picture, is
-    stored once and mapped over the pictures.
+    `serving_default` is the same function as `Stylizer`'s at the same precision, with plain
+    convolutions. Its pixels are equal where `Stylizer` convolves plainly too; where that goes by
+    `winograd`, a few differ by one level. The function, for one picture, is stored once and mapped
+    over the pictures.
 
     Args:
       model: The trained net.

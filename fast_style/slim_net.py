@@ -156,7 +156,7 @@ class SlimNetwork:
         self._preprocess = recipe.preprocess
         self._dtype = dtype
         self._weights: dict[str, tf.Tensor] = {}
-        self._points: dict[str, tf.Tensor] = {}  # Kernels as `winograd` wants them.
+        self._points: dict[str, tf.Tensor] = {}  # Kernels for `winograd`: four times theirs.
         self.layers = tuple(self._graph.endpoints)
         self.prefixes = (f"{name}/", f"{recipe.scope}/")
 
@@ -174,6 +174,7 @@ class SlimNetwork:
         """
         _, variables = self._graph.part(layers)
         self._weights = _load(self.name, file, variables, exclude_scopes, key)
+        self._points = {}
 
     def features(self, images: tf.Tensor, layers: Sequence[str]) -> list[tf.Tensor]:
         """Computes features; to be called inside a `tf.function`.
@@ -277,7 +278,9 @@ def _build_graph(name: str, dtype: str, pooling: str = "max") -> _Graph:
     description = graph.as_graph_def()
     nodes = {node.name: node for node in description.node}
     for node in nodes.values():
-        node.attr.pop("_class", None)  # Which node to be beside; parts are imported apart.
+        # Parts are imported apart: no node may name another than those it reads.
+        node.attr.pop("_class", None)
+        assert not any(name.startswith("^") for name in node.input), node
         if node.op == "VariableV2":
             _clear(node, "Placeholder", ("dtype", "shape"))
         elif node.op == "MaxPool" and pooling == "avg":

@@ -27,7 +27,8 @@ import tensorflow as tf
 from fast_style.hardware import multiplies_slowly
 
 SWITCH = "FAST_STYLE_WINOGRAD"
-"""An environment variable: '0' never uses it, '1' always where it is possible."""
+"""An environment variable: '0' convolves plainly, '1' does not, whatever the processor and however
+few the channels; what is not float32, and what `plain` forbids, stays plain with both."""
 
 _TILE = 4  # Pixels of a tile's side that come out; two more go in.
 _POINTS = 6
@@ -50,7 +51,12 @@ _allowed = contextvars.ContextVar("winograd_allowed", default=True)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Has everything traced in the block convolve plainly: for files that other machines run."""
+    """Has what is traced in the block convolve plainly: for files that other machines run.
+
+    That is what this thread traces there for the first time, or computes eagerly. Traces from
+    before stay as they are, and replicas trace in threads of their own: enter it inside what they
+    run.
+    """
     token = _allowed.set(False)
     try:
         yield
@@ -61,6 +67,14 @@ def plain() -> Iterator[None]:
 def allowed() -> bool:
     """Whether this is outside of `plain`: what a trace that is kept for reuse depends on."""
     return _allowed.get()
+
+
+def wanted(dtype: tf.DType) -> bool:
+    """Whether maps of that type are to be convolved with fewer multiplications at all."""
+    if dtype != tf.float32 or not allowed():
+        return False
+    switch = os.environ.get(SWITCH, "")
+    return switch == "1" if switch in ("0", "1") else multiplies_slowly()
 
 
 def pays(dtype: tf.DType, kernel: tf.TensorShape | Sequence[int | None]) -> bool:
@@ -78,14 +92,9 @@ def pays(dtype: tf.DType, kernel: tf.TensorShape | Sequence[int | None]) -> bool
       kernel: The kernel's shape.
     """
     height, width, channels, depth = kernel
-    if dtype != tf.float32 or not allowed() or (height, width) != (3, 3):
+    if (height, width) != (3, 3) or channels is None or depth is None or not wanted(dtype):
         return False
-    if channels is None or depth is None:
-        return False
-    switch = os.environ.get(SWITCH, "")
-    if switch in ("0", "1"):
-        return switch == "1"
-    return channels * depth >= _LEAST_WORK and multiplies_slowly()
+    return channels * depth >= _LEAST_WORK or os.environ.get(SWITCH) == "1"
 
 
 def transform_kernel(kernel: tf.Tensor) -> tf.Tensor:
@@ -108,7 +117,8 @@ def transform_kernel(kernel: tf.Tensor) -> tf.Tensor:
 def convolve(x: tf.Tensor, points: tf.Tensor, *, same: bool = False) -> tf.Tensor:
     """Convolves with a kernel that `transform_kernel` carried over, with stride 1.
 
-    Differentiable once, with respect to both; what is not asked for is not computed.
+    Differentiable with respect to both (once; more was not tried). In a graph, a gradient that is
+    not asked for is not computed.
 
     Args:
       x: [N, H, W, C] float32.
@@ -122,7 +132,8 @@ def convolve(x: tf.Tensor, points: tf.Tensor, *, same: bool = False) -> tf.Tenso
 
     @tf.custom_gradient
     def convolved(x: tf.Tensor, points: tf.Tensor) -> Any:
-        y = forward(x, points)
+        # Unseen by tapes: a persistent one would keep all that is computed on the way.
+        y = forward(tf.stop_gradient(x), tf.stop_gradient(points))
         sides = x.shape[1:3] if same else [n and n - 2 for n in x.shape[1:3]]
         y.set_shape([x.shape[0], *sides, points.shape[2]])
 

@@ -438,7 +438,11 @@ def max_pool_3x3_by_2(x: np.ndarray) -> np.ndarray:
     return windows[:, ::2, ::2].max(axis=(-2, -1))
 
 
-def test_resnet_v1_equals_its_formula(tmp_path: Path) -> None:
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_resnet_v1_equals_its_formula(
+    switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(winograd.SWITCH, switch)
     unit = "resnet_v1_50/block1/unit_1/bottleneck_v1"
     kernels = {
         "resnet_v1_50/conv1": (7, 7, 3, 64),
@@ -478,7 +482,11 @@ def test_resnet_v1_equals_its_formula(tmp_path: Path) -> None:
     assert_close(brain(tf.constant(images))[unit], expected, 0.012)
 
 
-def test_resnet_v2_normalises_before_it_convolves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_resnet_v2_normalises_before_it_convolves(
+    switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(winograd.SWITCH, switch)
     unit = "resnet_v2_50/block1/unit_1/bottleneck_v2"
     weights = random_weights(
         {

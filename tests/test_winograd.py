@@ -10,7 +10,9 @@ import tensorflow as tf
 import weight_files
 
 from fast_style import layers, winograd
+from fast_style.checkpoints import Model
 from fast_style.loss_net import build_loss_network
+from fast_style.stylize import Stylizer
 from fast_style.transform_net import init_weights, transform
 
 CONV2 = ("conv1/conv1_1", "conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2")
@@ -173,14 +175,52 @@ def test_a_loss_network_equals_its_formula(tmp_path: Path) -> None:
     features = network(tf.constant(images))
     for layer in ("conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2"):
         assert error(features[layer], exact[layer]) < 1e-4, layer
-    assert features["pool1"].shape == (2, 17, 20, 64)
+    pooled = tf.nn.max_pool2d(features["conv1/conv1_2"], 2, 2, "VALID")
+    np.testing.assert_array_equal(features["pool1"], pooled)
+    traced = tf.function(lambda x: network(x), autograph=False).get_concrete_function(
+        tf.TensorSpec([None, None, None, 3])
+    )
+    functions = traced.graph.as_graph_def().library.function
+    operations = [node for function in functions for node in function.node_def]
+    assert not [node for node in operations if node.op == "Conv2D"]
+    calls = [node for node in operations if "winograd_forward" in node.attr["f"].func.name]
+    assert len(calls) == len(CONV2)
 
 
-@pytest.mark.parametrize("slow", [True, False])
+def test_a_persistent_tape_keeps_nothing_of_the_way_forward() -> None:
+    points = winograd.transform_kernel(tf.constant(random_map(3, 3, 4, 8)))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 9, 9, 4])], autograph=False)
+    def gradient(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = winograd.convolve(x, points)
+        return tape.gradient(y, x)
+
+    functions = gradient.get_concrete_function().graph.as_graph_def().library.function
+    names = [function.signature.name for function in functions]
+    assert any(name.startswith("__inference_winograd_forward") for name in names)
+    assert not [name for name in names if name.startswith("__forward")]
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("arch", ["johnson", "slim2016"])
+def test_exact_tiles_stay_within_a_level_of_the_whole(arch: str) -> None:
+    width = {"johnson": 0.5, "slim2016": 1.0}[arch]
+    stylizer = Stylizer(
+        Model(arch, width, ("random",), init_weights(arch, width=width)), precision="float32"
+    )
+    photo = np.random.default_rng(0).integers(0, 256, (175, 213, 3), np.uint8)
+    whole = stylizer.stylize(photo, tile="off").astype(int)
+    tiled = stylizer.stylize(photo, tile=96).astype(int)
+    assert np.abs(tiled - whole).max() <= 1
+
+
+@pytest.mark.parametrize("switch", ["0", "1"])
 def test_upsampling_has_the_same_gradients_on_every_processor(
-    slow: bool, monkeypatch: pytest.MonkeyPatch
+    switch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "multiplies_slowly", lambda: slow)
+    monkeypatch.setenv(winograd.SWITCH, switch)
     x, kernel = tf.constant(random_map(2, 5, 7, 6)), tf.constant(random_map(3, 3, 6, 4, seed=1))
     weight = random_map(2, 10, 14, 4, seed=2)
 
