@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_a_persistent_tape_keeps_nothing_of_the_way_forward() -> None:
     points = winograd.transform_kernel(tf.constant(random_map(3, 3, 4, 8)))
 
     @tf.function(input_signature=[tf.TensorSpec([1, 9, 9, 4])], autograph=False)
-    def gradient(x: tf.Tensor) -> tf.Tensor:
+    def gradient(x: tf.Tensor) -> Any:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             y = winograd.convolve(x, points)
