@@ -19,6 +19,10 @@ _CPU = Path("/proc/cpuinfo")
 if _CPU.exists() and "vnni" not in _CPU.read_text(encoding="utf-8", errors="replace"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+# The same convolutions on every processor: tests of replicas and resumed runs compare sums closely.
+# Those of `winograd` turn it on.
+os.environ.setdefault("FAST_STYLE_WINOGRAD", "0")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests marked `shared` unless the command line asks for them."""
