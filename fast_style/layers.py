@@ -10,7 +10,7 @@ phase layout for as long as possible.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -151,20 +151,24 @@ def _size(x: tf.Tensor, axis: int) -> int:
     return int(size)
 
 
-def conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """Convolves without padding, by `winograd` where that is faster.
+def conv(
+    x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, padding: Literal["VALID", "SAME"] = "VALID"
+) -> tf.Tensor:
+    """Convolves, without padding unless told otherwise; by `winograd` where that is faster.
 
     Args:
       x: [N, H, W, C].
       kernel: [k, k, C, D] float32; cast to the type of `x`.
       stride: Step in both directions.
+      padding: 'SAME' puts zeros around, as TensorFlow does.
 
     Returns:
-      [N, (H - k) // stride + 1, (W - k) // stride + 1, D] in the type of `x`.
+      [N, (H - k) // stride + 1, (W - k) // stride + 1, D] in the type of `x`; with 'SAME',
+      [N, ceil(H / stride), ceil(W / stride), D].
     """
     if stride == 1 and winograd.pays(x.dtype, kernel.shape):
-        return winograd.convolve(x, winograd.transform_kernel(kernel))
-    return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), stride, "VALID")
+        return winograd.convolve(x, winograd.transform_kernel(kernel), same=padding == "SAME")
+    return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), stride, padding)
 
 
 def reflect_conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
@@ -399,10 +403,11 @@ def _window_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
                 input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **options
             )
             height, width = tf.unstack(tf.shape(dy)[1:3])
+            pixels = tf.reshape(dy, [-1, depth])
             products = [
                 tf.matmul(
                     tf.reshape(x[:, i : i + height, j : j + width], [-1, channels]),
-                    tf.reshape(dy, [-1, depth]),
+                    pixels,
                     transpose_a=True,
                 )
                 for i in (0, 1)

@@ -64,7 +64,7 @@ class LossNetwork:
         self.pooling = pooling
         self._endpoints = dict(endpoints)
         self._features = features
-        self._functions: dict[Any, Any] = {}
+        self._functions: dict[tuple[tuple[str, ...], bool], Any] = {}
 
     def __call__(
         self, images: tf.Tensor, layers: Sequence[str] | None = None

@@ -25,8 +25,8 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
-from fast_style import winograd
 from fast_style.errors import WeightsError
+from fast_style.layers import conv
 from fast_style.loss_models import BUNDLED, MEAN_RGB, MINI, VGG_BLOCKS, vgg_convolutions
 from fast_style.loss_weights import read_weights
 
@@ -213,12 +213,8 @@ def input_pixels(images: tf.Tensor, dtype: str) -> tf.Tensor:
 
 def convolve(weights: Mapping[str, Any], layer: str, x: tf.Tensor) -> tf.Tensor:
     """Applies one convolution and its ReLU."""
-    kernel = tf.cast(weights[variable(layer, "weights")], x.dtype)
     bias = tf.cast(weights[variable(layer, "biases")], x.dtype)
-    if winograd.pays(x.dtype, kernel.shape):
-        x = winograd.convolve(x, winograd.transform_kernel(kernel), same=True)
-    else:
-        x = tf.nn.conv2d(x, kernel, 1, "SAME")
+    x = conv(x, weights[variable(layer, "weights")], padding="SAME")
     return tf.nn.relu(tf.nn.bias_add(x, bias))
 
 

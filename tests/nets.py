@@ -16,6 +16,11 @@ from fast_style.transform_net import init_weights, transform
 STYLES = ("waves", "glass", "ink")
 
 
+def random_map(*shape: int, seed: int = 0) -> np.ndarray:
+    """Standard normal float32 numbers."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
 def random_weights(
     arch: str, *, width: float = 1.0, styles: int = 1, seed: int = 0
 ) -> dict[str, np.ndarray]:

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from nets import random_map
 
 from fast_style import layers
-
-
-def random_map(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "symmetric"])

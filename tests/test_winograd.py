@@ -9,6 +9,7 @@ import pytest
 import reference
 import tensorflow as tf
 import weight_files
+from nets import random_map
 
 from fast_style import layers, winograd
 from fast_style.checkpoints import Model
@@ -23,10 +24,6 @@ CONV2 = ("conv1/conv1_1", "conv1/conv1_2", "conv2/conv2_1", "conv2/conv2_2")
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the processor, and however few the channels."""
     monkeypatch.setenv(winograd.SWITCH, "1")
-
-
-def random_map(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def error(got: object, exact: np.ndarray) -> float:
