@@ -84,9 +84,9 @@ def main() -> None:
     if options.convolutions:
         from convolutions import time_convolutions
 
-        from fast_style import winograd
+        from fast_style.hardware import portable
 
-        with winograd.plain():  # All of them, each as one operation.
+        with portable():  # All of them, each as one operation.
             concrete = _ours(options)[1]
         alone = time_convolutions(concrete, rounds=options.rounds)
         # Once more beside the convolutions: what else the machine does changes by the minute.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +16,8 @@ import tensorflow as tf
 # (Intel and AMD). Without either, bfloat16 is emulated and slower than float32.
 _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 _BFLOAT16_GPU_CAPABILITY = (8, 0)  # NVIDIA Ampere
+
+_portable = contextvars.ContextVar("portable", default=False)
 
 
 def resolve_precision(precision: str) -> Literal["float32", "bfloat16"]:
@@ -49,6 +54,34 @@ def multiplies_slowly() -> bool:
         and not any(flag.startswith("avx512") for flag in flags)
         and not tf.config.list_physical_devices("GPU")
     )
+
+
+def emulates_bfloat16() -> bool:
+    """Whether bfloat16 convolutions take many times as long as the same in float32.
+
+    oneDNN's need AVX-512; without it TensorFlow falls back on code of its own.
+    """
+    return multiplies_slowly()
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Has what is traced in the block be as the formulas say, for files that other machines run.
+
+    Elsewhere some operations are replaced by what this machine computes faster. The block governs
+    what this thread traces there for the first time, or computes eagerly. Traces from before stay
+    as they are, and replicas trace in threads of their own: enter it inside what they run.
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether this is inside of `portable`: what a trace that is kept for reuse depends on."""
+    return _portable.get()
 
 
 def describe_device() -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from fast_style import winograd
+from fast_style import hardware, winograd
 
 
 def reflect_indices(size: tf.Tensor, before: int, after: tf.Tensor | int) -> tf.Tensor:
@@ -152,23 +152,48 @@ def _size(x: tf.Tensor, axis: int) -> int:
 
 
 def conv(
-    x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, padding: Literal["VALID", "SAME"] = "VALID"
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    stride: int = 1,
+    padding: Literal["VALID", "SAME"] = "VALID",
+    points: Callable[[], tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """Convolves, without padding unless told otherwise; by `winograd` where that is faster.
+    """Convolves, without padding unless told otherwise, the way that is fastest on this machine.
+
+    That may be by `winograd`. What is bfloat16 goes through float32 where the processor does not
+    multiply it, with the rounding of those that do: of both factors and of the sum.
 
     Args:
       x: [N, H, W, C].
       kernel: [k, k, C, D] float32; cast to the type of `x`.
       stride: Step in both directions.
       padding: 'SAME' puts zeros around, as TensorFlow does.
+      points: Gives what `winograd.transform_kernel` makes of the kernel in float32, for kernels
+        that do not change; without it, that is computed in every call.
 
     Returns:
       [N, (H - k) // stride + 1, (W - k) // stride + 1, D] in the type of `x`; with 'SAME',
       [N, ceil(H / stride), ceil(W / stride), D].
     """
+    if _widens(x.dtype):
+        return _in_float32(lambda x, kernel: conv(x, kernel, stride, padding, points), x, kernel)
     if stride == 1 and winograd.pays(x.dtype, kernel.shape):
-        return winograd.convolve(x, winograd.transform_kernel(kernel), same=padding == "SAME")
+        transformed = points() if points else winograd.transform_kernel(kernel)
+        return winograd.convolve(x, transformed, same=padding == "SAME")
     return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), stride, padding)
+
+
+def _widens(dtype: tf.DType) -> bool:
+    """Whether convolutions of that type go through float32."""
+    return dtype == tf.bfloat16 and hardware.emulates_bfloat16() and not hardware.is_portable()
+
+
+def _in_float32(
+    operation: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], x: tf.Tensor, kernel: tf.Tensor
+) -> tf.Tensor:
+    """Applies an operation to a map and a kernel, rounded to the map's type but in float32."""
+    rounded = tf.cast(tf.cast(kernel, x.dtype), tf.float32)
+    return tf.cast(operation(tf.cast(x, tf.float32), rounded), x.dtype)
 
 
 def reflect_conv(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
@@ -391,6 +416,8 @@ def _window_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
       [N, H - 1, W - 1, D] in the type of `x`.
     """
+    if _widens(x.dtype):
+        return _in_float32(_window_conv, x, kernel)
     if not winograd.wanted(x.dtype):
         return conv(x, kernel)
     channels, depth = _size(kernel, 2), _size(kernel, 3)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from fast_style import winograd
+from fast_style import hardware
 from fast_style.errors import ConfigError
 from fast_style.loss_models import LOSS_MODELS, MINI, VGG_BLOCKS
 from fast_style.loss_weights import resolve_weights_file, weights_sha256
@@ -107,7 +107,7 @@ class LossNetwork:
 
     def _function(self, layers: tuple[str, ...]) -> Any:
         """Returns images to features as one function, so that gradient tapes see through it."""
-        key = (layers, winograd.allowed())
+        key = (layers, hardware.is_portable())
         if key not in self._functions:
             endpoints = [self._endpoints[layer] for layer in layers]
 

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from fast_style import winograd
+from fast_style import hardware
 from fast_style.checkpoints import Model
 from fast_style.parity import Signature
 from fast_style.serving_effects import recoloured, weakened
@@ -66,7 +66,7 @@ def write_saved_model(
       tf.errors.OpError: The same, of TensorFlow's files.
     """
     # What suits this processor need not suit the one that serves.
-    with winograd.plain():
+    with hardware.portable():
         signatures = _signatures(model, precision)
         module = tf.Module()
         module.signatures_kept = tuple(signatures.values())

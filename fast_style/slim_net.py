@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from fast_style import winograd
 from fast_style.errors import WeightsError
+from fast_style.layers import conv
 from fast_style.loss_models import MEAN_RGB, VGG_BLOCKS
 from fast_style.loss_weights import read_weights
 
@@ -192,11 +193,12 @@ class SlimNetwork:
         read.update((_tensor(name), None) for node in graph.node for name in node.input)
         waiting: dict[str, Any] = {}
         for node in graph.node:
-            if kernel := self._winograd_kernel(node):
+            if options := _convolution(node):
                 self._import(graph.versions, waiting, known, read)
-                points = tf.stop_gradient(self._kernel_points(kernel))
-                x = known[_tensor(node.input[0])]
-                known[f"{node.name}:0"] = winograd.convolve(x, points, same=True)
+                x, kernel = (known[_tensor(name)] for name in node.input)
+                points = functools.partial(self._kernel_points, node.input[1])
+                with tf.name_scope(self.name):
+                    known[f"{node.name}:0"] = conv(x, kernel, *options, points)
             elif node.op != "Placeholder":
                 waiting[node.name] = node
         self._import(graph.versions, waiting, known, read)
@@ -228,23 +230,23 @@ class SlimNetwork:
         known.update(zip(made, results, strict=True))
         nodes.clear()
 
-    def _winograd_kernel(self, node: Any) -> str | None:
-        """Returns the name of a convolution's kernel if `winograd` can do it, and faster."""
-        if node.op != "Conv2D" or node.attr["padding"].s != b"SAME":
-            return None
-        if {*node.attr["strides"].list.i, *node.attr["dilations"].list.i} != {1}:
-            return None
-        kernel = node.input[1].removesuffix("/read")
-        weight = self._weights.get(kernel)
-        if weight is None or not winograd.pays(weight.dtype, weight.shape):
-            return None
-        return kernel
-
-    def _kernel_points(self, kernel: str) -> tf.Tensor:
-        if kernel not in self._points:
+    def _kernel_points(self, read: str) -> tf.Tensor:
+        """Returns a kernel for `winograd`, by the name of what reads its variable."""
+        name = read.removesuffix("/read")
+        if name not in self._points:
             with tf.init_scope():
-                self._points[kernel] = winograd.transform_kernel(self._weights[kernel])
-        return self._points[kernel]
+                kernel = tf.cast(self._weights[name], tf.float32)
+                self._points[name] = winograd.transform_kernel(kernel)
+        return tf.stop_gradient(self._points[name])
+
+
+def _convolution(node: Any) -> tuple[int, Any] | None:
+    """Returns a node's stride and padding if it is a convolution such as `conv` does."""
+    if node.op != "Conv2D" or {*node.attr["dilations"].list.i} - {1}:
+        return None
+    _, rows, columns, _ = node.attr["strides"].list.i
+    padding = node.attr["padding"].s.decode()
+    return (rows, padding) if rows == columns and padding in ("SAME", "VALID") else None
 
 
 def _tensor(name: str) -> str:

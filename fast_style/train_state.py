@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fast_style import hardware
 from fast_style import objective as tags
-from fast_style import winograd
 from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_problems
 from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
@@ -300,7 +300,7 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
     if settings.xla:
 
         def compiled(photos: tf.Tensor, style_weights: tf.Tensor, place: Any = None):
-            with winograd.plain():  # XLA chooses how to convolve.
+            with hardware.portable():  # XLA chooses how to convolve.
                 return compute(photos, style_weights, place)
 
         return tf.function(compiled, autograph=False, jit_compile=True)

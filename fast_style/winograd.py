@@ -14,21 +14,19 @@ convolutions is traced in no more time than one.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from fast_style.hardware import multiplies_slowly
+from fast_style.hardware import is_portable, multiplies_slowly
 
 SWITCH = "FAST_STYLE_WINOGRAD"
 """An environment variable: '0' convolves plainly, '1' does not, whatever the processor and however
-few the channels; what is not float32, and what `plain` forbids, stays plain with both."""
+few the channels; what is not float32, and what has to be `portable`, stays plain with both."""
 
 _TILE = 4  # Pixels of a tile's side that come out; two more go in.
 _POINTS = 6
@@ -46,32 +44,10 @@ _KERNEL = np.array(
     ]
 )
 
-_allowed = contextvars.ContextVar("winograd_allowed", default=True)
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Has what is traced in the block convolve plainly: for files that other machines run.
-
-    That is what this thread traces there for the first time, or computes eagerly. Traces from
-    before stay as they are, and replicas trace in threads of their own: enter it inside what they
-    run.
-    """
-    token = _allowed.set(False)
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
-
-
-def allowed() -> bool:
-    """Whether this is outside of `plain`: what a trace that is kept for reuse depends on."""
-    return _allowed.get()
-
 
 def wanted(dtype: tf.DType) -> bool:
     """Whether maps of that type are to be convolved with fewer multiplications at all."""
-    if dtype != tf.float32 or not allowed():
+    if dtype != tf.float32 or is_portable():
         return False
     switch = os.environ.get(SWITCH, "")
     return switch == "1" if switch in ("0", "1") else multiplies_slowly()

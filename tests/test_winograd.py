@@ -11,7 +11,7 @@ import tensorflow as tf
 import weight_files
 from nets import random_map
 
-from fast_style import layers, winograd
+from fast_style import hardware, layers, winograd
 from fast_style.checkpoints import Model
 from fast_style.loss_net import build_loss_network
 from fast_style.stylize import Stylizer
@@ -111,7 +111,7 @@ def test_it_is_used_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not winograd.pays(tf.float32, [5, 5, 128, 128])
     assert not winograd.pays(tf.float32, [3, 3, None, 128])
     assert not winograd.pays(tf.bfloat16, wide)
-    with winograd.plain():
+    with hardware.portable():
         assert not winograd.pays(tf.float32, wide)
     slow[0] = False
     assert not winograd.pays(tf.float32, wide)
