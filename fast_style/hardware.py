@@ -13,7 +13,7 @@ from typing import Literal
 import tensorflow as tf
 
 # Instructions that multiply bfloat16 natively: Intel's matrix tiles, and AVX-512's dot product
-# (Intel and AMD). Without either, bfloat16 is emulated and slower than float32.
+# (Intel and AMD). Without either, bfloat16 is slower than float32.
 _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 _BFLOAT16_GPU_CAPABILITY = (8, 0)  # NVIDIA Ampere
 
