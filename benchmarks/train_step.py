@@ -7,11 +7,13 @@ uint8 arrays; reading them is measured by input_pipeline.py.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from common import (
@@ -84,9 +86,10 @@ def main() -> None:
     if options.convolutions:
         from convolutions import time_convolutions
 
-        from fast_style.hardware import portable
+        from fast_style import winograd
 
-        with portable():  # All of them, each as one operation.
+        # All of them, each as one operation.
+        with mock.patch.dict(os.environ, {winograd.SWITCH: "0"}):
             concrete = _ours(options)[1]
         alone = time_convolutions(concrete, rounds=options.rounds)
         # Once more beside the convolutions: what else the machine does changes by the minute.

@@ -160,8 +160,8 @@ def conv(
 ) -> tf.Tensor:
     """Convolves, without padding unless told otherwise, the way that is fastest on this machine.
 
-    That may be by `winograd`. What is bfloat16 goes through float32 where the processor does not
-    multiply it, with the rounding of those that do: of both factors and of the sum.
+    That may be by `winograd`. On x86 processors without AVX-512, what is bfloat16 goes through
+    float32, with the rounding of those that multiply it: of both factors and of the sum.
 
     Args:
       x: [N, H, W, C].
@@ -175,7 +175,7 @@ def conv(
       [N, (H - k) // stride + 1, (W - k) // stride + 1, D] in the type of `x`; with 'SAME',
       [N, ceil(H / stride), ceil(W / stride), D].
     """
-    if _widens(x.dtype):
+    if widens(x.dtype):
         return _in_float32(lambda x, kernel: conv(x, kernel, stride, padding, points), x, kernel)
     if stride == 1 and winograd.pays(x.dtype, kernel.shape):
         transformed = points() if points else winograd.transform_kernel(kernel)
@@ -183,8 +183,8 @@ def conv(
     return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), stride, padding)
 
 
-def _widens(dtype: tf.DType) -> bool:
-    """Whether convolutions of that type go through float32."""
+def widens(dtype: tf.DType) -> bool:
+    """Whether `conv` goes through float32 for maps of that type."""
     return dtype == tf.bfloat16 and hardware.emulates_bfloat16() and not hardware.is_portable()
 
 
@@ -416,7 +416,7 @@ def _window_conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
       [N, H - 1, W - 1, D] in the type of `x`.
     """
-    if _widens(x.dtype):
+    if widens(x.dtype):
         return _in_float32(_window_conv, x, kernel)
     if not winograd.wanted(x.dtype):
         return conv(x, kernel)

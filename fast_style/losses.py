@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from fast_style.layers import conv
+
 
 def gram_matrix(features: tf.Tensor, metric: tf.Tensor | None = None) -> tf.Tensor:
     """Returns the channel correlations of each feature map.
@@ -119,8 +121,7 @@ def content_layer_losses(
             losses[layer] = _mean_squared_difference(features[layer], target)
         else:
             difference = features[layer] - target
-            kernel = tf.cast(metric[None, None], difference.dtype)
-            moved = tf.cast(tf.nn.conv2d(difference, kernel, 1, "VALID"), tf.float32)
+            moved = tf.cast(conv(difference, metric[None, None]), tf.float32)
             losses[layer] = tf.nn.l2_loss(moved) / (tf.cast(tf.size(moved), tf.float32) / 2.0)
     return losses
 

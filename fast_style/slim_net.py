@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from fast_style import winograd
 from fast_style.errors import WeightsError
-from fast_style.layers import conv
+from fast_style.layers import conv, widens
 from fast_style.loss_models import MEAN_RGB, VGG_BLOCKS
 from fast_style.loss_weights import read_weights
 
@@ -157,7 +157,7 @@ class SlimNetwork:
         self._preprocess = recipe.preprocess
         self._dtype = dtype
         self._weights: dict[str, tf.Tensor] = {}
-        self._points: dict[str, tf.Tensor] = {}  # Kernels for `winograd`: four times theirs.
+        self._points: dict[str, tf.Tensor] = {}  # Kernels in float32 for `winograd`.
         self.layers = tuple(self._graph.endpoints)
         self.prefixes = (f"{name}/", f"{recipe.scope}/")
 
@@ -193,7 +193,7 @@ class SlimNetwork:
         read.update((_tensor(name), None) for node in graph.node for name in node.input)
         waiting: dict[str, Any] = {}
         for node in graph.node:
-            if options := _convolution(node):
+            if options := self._replaced(node):
                 self._import(graph.versions, waiting, known, read)
                 x, kernel = (known[_tensor(name)] for name in node.input)
                 points = functools.partial(self._kernel_points, node.input[1])
@@ -230,6 +230,18 @@ class SlimNetwork:
         known.update(zip(made, results, strict=True))
         nodes.clear()
 
+    def _replaced(self, node: Any) -> tuple[int, Any] | None:
+        """Returns the stride and the padding of what `conv` does in another way than the graph."""
+        if node.op != "Conv2D" or {*node.attr["dilations"].list.i} - {1}:
+            return None
+        _, rows, columns, _ = node.attr["strides"].list.i
+        padding = node.attr["padding"].s.decode()
+        weight = self._weights.get(node.input[1].removesuffix("/read"))
+        if weight is None or rows != columns or padding not in ("SAME", "VALID"):
+            return None
+        by_winograd = rows == 1 and winograd.pays(weight.dtype, weight.shape)
+        return (rows, padding) if by_winograd or widens(weight.dtype) else None
+
     def _kernel_points(self, read: str) -> tf.Tensor:
         """Returns a kernel for `winograd`, by the name of what reads its variable."""
         name = read.removesuffix("/read")
@@ -238,15 +250,6 @@ class SlimNetwork:
                 kernel = tf.cast(self._weights[name], tf.float32)
                 self._points[name] = winograd.transform_kernel(kernel)
         return tf.stop_gradient(self._points[name])
-
-
-def _convolution(node: Any) -> tuple[int, Any] | None:
-    """Returns a node's stride and padding if it is a convolution such as `conv` does."""
-    if node.op != "Conv2D" or {*node.attr["dilations"].list.i} - {1}:
-        return None
-    _, rows, columns, _ = node.attr["strides"].list.i
-    padding = node.attr["padding"].s.decode()
-    return (rows, padding) if rows == columns and padding in ("SAME", "VALID") else None
 
 
 def _tensor(name: str) -> str:

@@ -19,7 +19,7 @@ from fast_style.memory import fits_whole
 from fast_style.resample import levels, pixels_like, resized, size_within
 from fast_style.stylize_options import FAST_TILE, MAX_STYLE_WEIGHT, StylizeOptions, Tile
 from fast_style.tiling import BeforeTile, Sink, TiledNet
-from fast_style.transform_net import MIN_SIZE, Weights, transform
+from fast_style.transform_net import MIN_SIZE, Weights, architecture, transform
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ _BATCH_PIXELS = 2**20
 class Stylizer:
     """A loaded model. It is traced once, and that one graph serves pictures of every size.
 
-    Large pictures are cut into tiles (`tile`):
+    A picture of one colour gives one colour, as the nets' formulas say; run through the norms, its
+    rounding would become noise. Large pictures are cut into tiles (`tile`):
 
     - 'auto': whole where memory allows, else exactly as by a side in pixels.
     - 'off': always whole.
@@ -219,6 +220,25 @@ class Stylizer:
         before_tile: BeforeTile,
     ) -> None:
         """Writes the net's output."""
+        varied = []
+        for photo, target in zip(photos, targets, strict=True):
+            if _is_flat(photo):
+                pixel = architecture(self.model.arch).flat_pixel(self.model.weights, mix)
+                target[:] = pixels_like(pixel, target.dtype)
+            else:
+                varied.append((photo, target))
+        if varied:
+            self._net_output(*map(list, zip(*varied, strict=True)), mix, tile, before_tile)
+
+    def _net_output(
+        self,
+        photos: list[np.ndarray],
+        targets: list[np.ndarray],
+        mix: np.ndarray,
+        tile: Tile,
+        before_tile: BeforeTile,
+    ) -> None:
+        """Writes the net's output for pictures of more than one colour."""
         height, width = photos[0].shape[:2]
         side = max(height, width)
         if isinstance(tile, Integral) and int(tile) < side:
@@ -309,6 +329,11 @@ def _check(image: np.ndarray) -> None:
         raise TypeError(f"image: expected a NumPy array of uint8 or uint16, got {kind}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image: expected shape [H, W, 3], got {list(image.shape)}")
+
+
+def _is_flat(image: np.ndarray) -> bool:
+    """Whether all pixels are alike; a row at a time, as most pictures differ in the first one."""
+    return all((row == image[0, 0]).all() for row in image)
 
 
 def _batches(images: list[np.ndarray]) -> list[list[int]]:

@@ -45,6 +45,8 @@ class Architecture:
       shapes: (width, styles) -> {weight name: shape}.
       initial: (name, shape, generator) -> float32 array of that shape.
       forward: (weights, images, style weights, compute type) -> styled images.
+      flat_pixel: (weights, style weights [S]) -> float64 [3]: what a picture of one colour becomes,
+        whichever it is. The first norm takes the colour out; behind each norm is its offset.
       inner_kernel: Weight name -> whether it is a convolution's kernel other than the last, which
         makes colours. These are what Muon is for.
       learning_rate: Weight name -> factor of the run's learning rate.
@@ -53,6 +55,7 @@ class Architecture:
     shapes: Callable[[float, int], dict[str, tuple[int, ...]]]
     initial: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray]
     forward: Callable[[Weights, tf.Tensor, tf.Tensor, tf.DType], tf.Tensor]
+    flat_pixel: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
     inner_kernel: Callable[[str], bool]
     learning_rate: Callable[[str], float] = lambda name: 1.0
 
@@ -202,6 +205,12 @@ def _johnson(
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
+def _johnson_flat_pixel(weights: Mapping[str, np.ndarray], mix: np.ndarray) -> np.ndarray:
+    features = np.maximum(mix @ weights["up2/offset"].astype(np.float64), 0.0)
+    kernel = weights["out/weight"].astype(np.float64).sum((0, 1))
+    return (np.tanh(features @ kernel + mix @ weights["out/bias"]) + 1.0) * 127.5
+
+
 # --- slim2016: the net of fast-neural-style on TensorFlow-Slim (2016), weight for weight ----------
 
 SLIM_EPSILON = 1e-9
@@ -290,12 +299,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         _johnson_shapes,
         _johnson_initial,
         _johnson,
+        _johnson_flat_pixel,
         lambda name: name.endswith("/weight") and name != "out/weight",
     ),
     "slim2016": Architecture(
         _slim2016_shapes,
         _slim2016_initial,
         _slim2016,
+        lambda weights, mix: np.full(3, 127.5),  # Its last norm, in front of tanh, has no offset.
         lambda name: name != "deconv3/conv/weight",
         _slim2016_learning_rate,
     ),

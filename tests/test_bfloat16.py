@@ -15,8 +15,11 @@ from nets import random_map
 
 from fast_style import hardware, layers, winograd
 from fast_style.checkpoints import Model
+from fast_style.loss_models import BUNDLED
 from fast_style.loss_net import build_loss_network
+from fast_style.objective import Objective
 from fast_style.saved_model import write_saved_model
+from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.transform_net import init_weights, transform
 
 
@@ -119,8 +122,38 @@ def test_loss_networks_convolve_in_what_the_processor_multiplies(
         by_winograd = emulated and switch == "1"
         expected = tf.float32 if emulated else tf.bfloat16
         assert set(types) == (set() if by_winograd else {expected})
+        with hardware.portable():
+            types = convolution_types(lambda images, net=network: net(images), spec)
+        assert set(types) == {tf.bfloat16}
     np.testing.assert_allclose(features[1], features[0], atol=0.01 * features[0].max())
     assert features[0].max() > 0
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_step_convolves_in_what_the_processor_multiplies_and_leaves_it_to_xla(
+    monkeypatch: pytest.MonkeyPatch, xla: bool
+) -> None:
+    pretend(monkeypatch, emulated=True)
+    layer = "vgg_mini/conv2/conv2_2"
+    objective = Objective(
+        network=build_loss_network("vgg_mini", BUNDLED, [layer], dtype="bfloat16"),
+        content_layers=[layer],
+        target_grams={layer: np.zeros([1, 96, 96], np.float32)},
+        style_weights=np.ones([1], np.float32),
+        content_weight=1.0,
+        tv_weight=0.0,
+    )
+    settings = StepSettings(
+        arch="johnson", precision="bfloat16", learning_rate=1e-3, image_size=32, xla=xla
+    )
+    state = TrainState(init_weights("johnson", width=0.25))
+    step = make_train_step(state, objective, settings, batch_size=1)
+    types = convolution_types(
+        lambda photos, mix: step(photos, mix)[0],
+        tf.TensorSpec([1, 32, 32, 3], tf.uint8),
+        tf.TensorSpec([1, 1]),
+    )
+    assert set(types) == {tf.bfloat16 if xla else tf.float32}
 
 
 def test_a_saved_model_keeps_bfloat16_for_the_machine_that_serves(

@@ -222,29 +222,21 @@ def test_pictures_that_are_not_judged_do_not_count() -> None:
         assert [p["max"] for p in found.as_json()["pictures"]] == [1, 9]
 
 
-def test_a_flat_picture_counts_only_where_the_native_net_leaves_it_flat(
+def test_a_flat_picture_counts_only_where_the_computed_net_leaves_it_flat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parity, "SIZES", ((33, 47),))
 
-    class Stylizer:
-        """Leaves pictures as they are; in bfloat16, flat ones get a pattern."""
-
-        def __init__(self, model: Model, *, precision: str) -> None:
-            self.pattern = precision == "bfloat16"
-
-        def stylize(self, picture: np.ndarray, **how: object) -> np.ndarray:
-            styled = picture.copy()
-            if self.pattern:
-                styled[::2] = 0
-            return styled
-
-    monkeypatch.setattr(parity, "Stylizer", Stylizer)
-    check = parity.ParityCheck(nets.johnson())
-
     def patterned(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
-        return Stylizer(nets.johnson(), precision="bfloat16").stylize(picture)
+        styled = picture.copy()
+        styled[::2] = 0
+        return styled
 
+    def computed(model: Model, precision: str) -> parity.Run:
+        return patterned if precision == "bfloat16" else lambda picture, mix: picture
+
+    monkeypatch.setattr(parity, "_computed", computed)
+    check = parity.ParityCheck(nets.johnson())
     only = [parity.Signature(run=patterned, mixes=False)]
     any_difference = parity.Tolerance(levels=255)
     found = check.measure(only, any_difference)

@@ -81,7 +81,6 @@ def test_processors_without_avx512_multiply_slowly(monkeypatch: pytest.MonkeyPat
     ):
         pretend(monkeypatch, flags=flags, gpus=gpus)
         assert hardware.multiplies_slowly() == slowly, flags
-        assert hardware.emulates_bfloat16() == slowly, flags
 
 
 def test_the_device_is_named_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import reference
 import tiny
 
 import fast_style
+from fast_style import winograd
 from fast_style.checkpoints import MODEL_FILE, save_model
 from fast_style.errors import ModelError
 from fast_style.stylize import Stylizer
@@ -47,6 +48,42 @@ def test_one_trace_serves_every_size_and_every_mix(stylizer: Stylizer) -> None:
         picture = tiny.smooth_picture(height, width, 1)
         stylizer.stylize([picture, picture], style_weights=[0.1, 0.2, 0.7])
     assert stylizer.run.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_one_colour_gives_the_one_colour_of_the_formula(
+    precision: str, switch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The norms enlarge rounding where nothing else varies: a black frame became noise."""
+    monkeypatch.setenv(winograd.SWITCH, switch)
+    stylizer = Stylizer(nets.johnson(3), precision=precision)
+    mix = [0.2, 0.5, 0.3]
+    # Without rounding, norms have nothing to enlarge.
+    monkeypatch.setattr(
+        reference, "normalize", lambda x, epsilon, scale, offset: np.zeros_like(x) + offset
+    )
+    flat = np.full((29, 38, 3), (0, 119, 255), np.uint8)
+    exact = reference.johnson(stylizer.model.weights, flat[None], np.array([mix]))[0]
+    assert np.ptp(exact, axis=(0, 1)).max() < 1e-6
+    nearly = flat.copy()
+    nearly[-1, -1, 2] = 254
+    styled, varied, black = stylizer.stylize([flat, nearly, flat * 0], style_weights=mix)
+    np.testing.assert_array_equal(styled, np.rint(exact))
+    np.testing.assert_array_equal(black, styled)
+    assert np.ptp(varied, axis=(0, 1)).max() > 0
+    deep = stylizer.stylize(flat.astype(np.uint16) * 257, style_weights=mix, tile=32)
+    np.testing.assert_array_equal(deep, np.rint(exact * 257.0))
+    half = stylizer.stylize(flat, style_weights=mix, strength=0.5)
+    assert levels_apart(half, np.rint((flat + exact) / 2).astype(np.uint8)).max() <= 1
+
+
+def test_one_colour_gives_grey_with_slim2016(monkeypatch: pytest.MonkeyPatch) -> None:
+    stylizer = Stylizer(nets.slim2016(), precision="float32")
+    flat = np.full((29, 38, 3), (0, 119, 255), np.uint8)
+    monkeypatch.setattr(reference, "normalize", lambda x, epsilon: np.zeros_like(x))
+    exact = reference.slim2016(stylizer.model.weights, flat[None])[0]
+    np.testing.assert_array_equal(stylizer.stylize(flat), np.rint(exact))
 
 
 def test_pixels_are_those_of_the_formula(stylizer: Stylizer, photo: np.ndarray) -> None:
