@@ -189,11 +189,22 @@ def single(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
     return one, two
 
 
+def losses_at_first(events: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What the first step reports: losses, and the norm of the gradient, which Adam hides."""
+    losses = next(event["losses"] for event in events if event["event"] == "step")
+    assert losses["gradient_norm"] > 0
+    return losses
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+
+
 def test_two_devices_of_a_process_train_as_one_does(single: tuple[Path, Path]) -> None:
     one, two = single
-    out = [json.loads(line) for line in (two / "out").read_text().splitlines()]
-    header = next(event for event in out if event["event"] == "start")
+    header = next(event for event in told(two) if event["event"] == "start")
     assert header["device"].startswith("2 parts of a CPU")
+    assert losses_at_first(told(two)) == pytest.approx(losses_at_first(told(one)), rel=1e-4)
     assert relative_difference(weights_of(two, 10), weights_of(one, 10)) < ROUNDING
     assert (two / "models" / "tiny" / "preview.jpg").is_file()
 
@@ -247,6 +258,8 @@ def test_the_cluster_resumes_from_the_chiefs_last_checkpoint(pair: Any) -> None:
 
 def test_two_processes_train_as_one_does(pair: Any, single: tuple[Path, Path]) -> None:
     alone, _ = single
+    first = losses_at_first(pair[1][0][0].events)
+    assert first == pytest.approx(losses_at_first(told(alone)), rel=1e-4)
     difference = relative_difference(weights_of(pair[0][0], 20), weights_of(alone, 20))
     print("relative difference after 20 steps", difference)
     assert difference < ROUNDING
