@@ -66,16 +66,15 @@ def test_factors_and_sum_are_rounded_once(
     assert y.dtype == tf.bfloat16
     # Half a unit in the last of 8 places; and float32's own rounding, which may tip the balance.
     np.testing.assert_allclose(tf.cast(y, tf.float32), exact, rtol=2**-8, atol=1e-4)
-    to_maps, to_kernel = tape.gradient(product, [maps, kernel])
-    assert (to_maps.dtype, to_kernel.dtype) == (tf.bfloat16, tf.float32)
+    found: Any = tape.gradient(product, [maps, kernel])
+    assert [gradient.dtype for gradient in found] == [tf.bfloat16, tf.float32]
     with tf.GradientTape() as tape:
         wide, wide_kernel = tf.constant(rounded(x)), tf.constant(rounded(kernel.numpy()))
         tape.watch([wide, wide_kernel])
         product = tf.reduce_sum(tf.nn.conv2d(wide, wide_kernel, stride, padding) * weight)
-    for got, plain in zip(
-        (to_maps, to_kernel), tape.gradient(product, [wide, wide_kernel]), strict=True
-    ):
-        np.testing.assert_allclose(tf.cast(got, tf.float32), plain, rtol=2**-8, atol=1e-4)
+    plain: Any = tape.gradient(product, [wide, wide_kernel])
+    for got, expected in zip(found, plain, strict=True):
+        np.testing.assert_allclose(tf.cast(got, tf.float32), expected, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize("arch", ["johnson", "slim2016"])
@@ -137,7 +136,7 @@ def test_a_step_convolves_in_what_the_processor_multiplies_and_leaves_it_to_xla(
     layer = "vgg_mini/conv2/conv2_2"
     objective = Objective(
         network=build_loss_network("vgg_mini", BUNDLED, [layer], dtype="bfloat16"),
-        content_layers=[layer],
+        content_layers=(layer,),
         target_grams={layer: np.zeros([1, 96, 96], np.float32)},
         style_weights=np.ones([1], np.float32),
         content_weight=1.0,
