@@ -148,8 +148,8 @@ def _table(done: Export) -> str:
     ]
     if unjudged:
         lines.append(
-            f"flat grey does not count for {', '.join(unjudged)}: the native net itself turns it "
-            "into noise in that precision"
+            f"flat grey does not count for {', '.join(unjudged)}: in that precision, rounding "
+            "alone makes the net turn it into noise"
         )
     return "\n".join(lines)
 

@@ -6,8 +6,6 @@ import argparse
 import importlib.util
 import logging
 
-import numpy as np
-
 from fast_style.errors import FastStyleError
 from fast_style.serving_access import access_on, is_loopback, is_origin
 from fast_style.serving_limits import DEFAULT_MAX_PIXELS, DEFAULT_MAX_UPLOAD, Limits
@@ -120,7 +118,7 @@ def run_serve(options: argparse.Namespace) -> int:
 
         models = named([load(path, precision=options.precision) for path in options.model])
         for model in models.values():  # Traced before the first request, which would wait for it.
-            model.stylize(np.zeros((64, 64, 3), np.uint8))
+            model.warm_up()
         give_back()
         host, port = listener.getsockname()[:2]
 

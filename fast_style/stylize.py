@@ -31,8 +31,9 @@ _BATCH_PIXELS = 2**20
 class Stylizer:
     """A loaded model. It is traced once, and that one graph serves pictures of every size.
 
-    A picture of one colour gives one colour, as the nets' formulas say; run through the norms, its
-    rounding would become noise. Large pictures are cut into tiles (`tile`):
+    A picture of exactly one colour gives one colour, as the nets' formulas say: the norms would
+    make noise of its rounding, as they make strokes of the least thing that varies. Large pictures
+    are cut into tiles (`tile`):
 
     - 'auto': whole where memory allows, else exactly as by a side in pixels.
     - 'off': always whole.
@@ -158,6 +159,11 @@ class Stylizer:
                 results[index] = result
         return results
 
+    def warm_up(self) -> None:
+        """Traces the net and runs it once, which the first picture would have to wait for."""
+        mix = np.eye(1, len(self.model.style_names), dtype=np.float32)
+        self.run(np.zeros([1, 64, 64, 3], np.float32), mix)
+
     def temporary_bytes(self, height: int, width: int) -> int:
         """Returns how much disk space exact tiles need for a picture of that size."""
         return self._tiled.temporary_bytes(height, width)
@@ -221,14 +227,15 @@ class Stylizer:
     ) -> None:
         """Writes the net's output."""
         varied = []
-        for photo, target in zip(photos, targets, strict=True):
+        for index, (photo, target) in enumerate(zip(photos, targets, strict=True)):
             if _is_flat(photo):
                 pixel = architecture(self.model.arch).flat_pixel(self.model.weights, mix)
                 target[:] = pixels_like(pixel, target.dtype)
             else:
-                varied.append((photo, target))
+                varied.append(index)
         if varied:
-            self._net_output(*map(list, zip(*varied, strict=True)), mix, tile, before_tile)
+            photos, targets = [photos[i] for i in varied], [targets[i] for i in varied]
+            self._net_output(photos, targets, mix, tile, before_tile)
 
     def _net_output(
         self,
@@ -333,7 +340,8 @@ def _check(image: np.ndarray) -> None:
 
 def _is_flat(image: np.ndarray) -> bool:
     """Whether all pixels are alike; a row at a time, as most pictures differ in the first one."""
-    return all((row == image[0, 0]).all() for row in image)
+    first = image[0]
+    return bool((first == first[0]).all()) and all((row == first).all() for row in image)
 
 
 def _batches(images: list[np.ndarray]) -> list[list[int]]:

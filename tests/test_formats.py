@@ -232,11 +232,15 @@ def test_a_flat_picture_counts_only_where_the_computed_net_leaves_it_flat(
         styled[::2] = 0
         return styled
 
+    check = parity.ParityCheck(nets.johnson())
+    native = Stylizer(nets.johnson(), precision="float32")
+
     def computed(model: Model, precision: str) -> parity.Run:
-        return patterned if precision == "bfloat16" else lambda picture, mix: picture
+        return (
+            patterned if precision == "bfloat16" else lambda picture, mix: native.stylize(picture)
+        )
 
     monkeypatch.setattr(parity, "_computed", computed)
-    check = parity.ParityCheck(nets.johnson())
     only = [parity.Signature(run=patterned, mixes=False)]
     any_difference = parity.Tolerance(levels=255)
     found = check.measure(only, any_difference)
@@ -245,6 +249,14 @@ def test_a_flat_picture_counts_only_where_the_computed_net_leaves_it_flat(
     )
     found = check.measure(only, any_difference, precision="bfloat16")
     assert {d.picture for d in found.differences if not d.judged} == {"grey"}
+
+
+def test_flat_pictures_do_not_count_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "SIZES", ((33, 47),))
+    check = parity.ParityCheck(nets.johnson())
+    unchanged = parity.Signature(run=lambda picture, mix: picture, mixes=False)
+    found = check.measure([unchanged], parity.Tolerance(levels=255), precision="bfloat16")
+    assert [d.picture for d in found.differences if not d.judged] == ["grey"]
 
 
 def test_slim2016_turns_flat_pictures_into_noise_that_does_not_count(
