@@ -220,7 +220,7 @@ def test_a_disk_that_is_too_small_is_named_before_any_work(
 ) -> None:
     usage = shutil.disk_usage(temporary)._replace(free=300 * 10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    picture = np.broadcast_to(np.uint8(7), (9000, 9000, 3))
+    picture = np.broadcast_to(np.arange(9000)[:, None].astype(np.uint8), (9000, 9000, 3))
     expected = (
         r"exact tiling needs 1\.6 GB of temporary disk space, and 0\.3 GB are free; set TMPDIR"
     )
