@@ -187,7 +187,7 @@ class ParityCheck:
         self.photo = photo
         self._model = model
         self._computed: dict[str, Run] = {}
-        native = _native(model, "float32")
+        native = _native(model)
         mixes = style_mixes(len(model.style_names))
 
         def case(name: str, picture: np.ndarray, mix: np.ndarray) -> _Case:
@@ -246,8 +246,8 @@ class ParityCheck:
         return 1000.0 * float(np.median(times))
 
 
-def _native(model: Model, precision: str) -> Run:
-    stylizer = Stylizer(model, precision=precision)
+def _native(model: Model) -> Run:
+    stylizer = Stylizer(model, precision="float32")
     return lambda picture, mix: stylizer.stylize(picture, style_weights=list(mix), tile="off")
 
 

@@ -50,9 +50,9 @@ def write_saved_model(
     """Writes a SavedModel with dynamic height, width and batch size.
 
     `serving_default` is the same function as `Stylizer`'s at the same precision, with plain
-    convolutions. Its pixels are equal where `Stylizer` convolves plainly too; where that goes by
-    `winograd`, a few differ by one level. The function, for one picture, is stored once and mapped
-    over the pictures.
+    convolutions and without its formula for one colour. Other pixels are equal where `Stylizer`
+    convolves plainly too; where that goes by `winograd`, a few differ by one level. The function,
+    for one picture, is stored once and mapped over the pictures.
 
     Args:
       model: The trained net.

@@ -225,7 +225,7 @@ class Stylizer:
         tile: Tile,
         before_tile: BeforeTile,
     ) -> None:
-        """Writes the net's output."""
+        """Writes the net's output; for a picture of one colour, by its formula."""
         varied = []
         for index, (photo, target) in enumerate(zip(photos, targets, strict=True)):
             if _is_flat(photo):
@@ -233,19 +233,9 @@ class Stylizer:
                 target[:] = pixels_like(pixel, target.dtype)
             else:
                 varied.append(index)
-        if varied:
-            photos, targets = [photos[i] for i in varied], [targets[i] for i in varied]
-            self._net_output(photos, targets, mix, tile, before_tile)
-
-    def _net_output(
-        self,
-        photos: list[np.ndarray],
-        targets: list[np.ndarray],
-        mix: np.ndarray,
-        tile: Tile,
-        before_tile: BeforeTile,
-    ) -> None:
-        """Writes the net's output for pictures of more than one colour."""
+        if not varied:
+            return
+        photos, targets = [photos[i] for i in varied], [targets[i] for i in varied]
         height, width = photos[0].shape[:2]
         side = max(height, width)
         if isinstance(tile, Integral) and int(tile) < side:

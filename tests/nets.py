@@ -21,6 +21,13 @@ def random_map(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def operations(graph: tf.Graph) -> list[Any]:
+    """The nodes of a graph and of all functions that it calls."""
+    description = graph.as_graph_def()
+    bodies = [description.node, *(body.node_def for body in description.library.function)]
+    return [node for body in bodies for node in body]
+
+
 def random_weights(
     arch: str, *, width: float = 1.0, styles: int = 1, seed: int = 0
 ) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 import reference
 import tensorflow as tf
 import weight_files
-from nets import random_map
+from nets import operations, random_map
 
 from fast_style import hardware, layers, winograd
 from fast_style.checkpoints import Model
@@ -31,9 +31,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, emulated: bool) -> None:
 def convolution_types(function: Callable[..., Any], *signature: tf.TensorSpec) -> list[tf.DType]:
     """Traces a function and lists what each of its convolutions computes in."""
     traced = tf.function(function, autograph=False).get_concrete_function(*signature)
-    graph = traced.graph.as_graph_def()
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    return [tf.dtypes.as_dtype(n.attr["T"].type) for n in nodes if n.op.startswith("Conv2D")]
+    nodes = [node for node in operations(traced.graph) if node.op.startswith("Conv2D")]
+    return [tf.dtypes.as_dtype(node.attr["T"].type) for node in nodes]
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -162,6 +161,5 @@ def test_a_saved_model_keeps_bfloat16_for_the_machine_that_serves(
     model = Model("johnson", 0.25, ("random",), init_weights("johnson", width=0.25))
     write_saved_model(model, tmp_path / "saved", name="random", precision="bfloat16", card={})
     graph = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"].graph
-    functions = graph.as_graph_def().library.function
-    nodes = [node for function in functions for node in function.node_def if node.op == "Conv2D"]
+    nodes = [node for node in operations(graph) if node.op == "Conv2D"]
     assert nodes and {node.attr["T"].type for node in nodes} == {tf.bfloat16.as_datatype_enum}

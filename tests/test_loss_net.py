@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nets
 import numpy as np
 import pytest
 import reference
@@ -215,9 +216,7 @@ def test_gradient_reaches_the_pictures_through_bfloat16(vgg_16_file: Path) -> No
 
 def operations(function: Any) -> collections.Counter[str]:
     """Counts the operations of a concrete function and of all that it calls."""
-    graph = function.graph.as_graph_def()
-    bodies = [graph.node, *(body.node_def for body in graph.library.function)]
-    return collections.Counter(node.op for body in bodies for node in body)
+    return collections.Counter(node.op for node in nets.operations(function.graph))
 
 
 def test_a_subset_of_layers_computes_only_down_to_its_deepest(network: LossNetwork) -> None:

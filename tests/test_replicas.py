@@ -82,6 +82,10 @@ def free_addresses(count: int) -> list[str]:
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in taken]
 
 
+def told(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a process of a cluster ended.
@@ -125,7 +129,7 @@ def run_cluster(folders: Sequence[Path], plans: Sequence[dict[str, Any]]) -> lis
         Ended(
             process.returncode,
             ends[index],
-            [json.loads(line) for line in (folder / "out").read_text().splitlines()],
+            told(folder),
             (folder / "err").read_text(),
         )
         for index, (process, folder) in enumerate(zip(processes, folders, strict=True))
@@ -140,8 +144,9 @@ def weights_of(folder: Path, step: int) -> np.ndarray:
 
 # What another order of sums may come to after ten or twenty steps. Adam's first step is as good as
 # the sign of each gradient, so rounding turns round those that are next to nothing: the same run
-# from weights shifted by one rounding was 6e-5 to 2.2e-3 away after twenty steps, and up to 5e-4
-# after one. With half of the photos left out it was 1.7e-2 after ten and 2.2e-2 after twenty.
+# from weights shifted by one rounding was 6e-5 to 1.4e-3 away after twenty steps, up to 2.2e-3 by
+# Winograd's algorithm, and up to 5e-4 after one. With half of the photos left out it was 1.7e-2
+# after ten and 2.2e-2 after twenty.
 ROUNDING = 3e-3
 
 
@@ -194,10 +199,6 @@ def losses_at_first(events: Sequence[dict[str, Any]]) -> dict[str, float]:
     losses = next(event["losses"] for event in events if event["event"] == "step")
     assert losses["gradient_norm"] > 0
     return losses
-
-
-def told(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out").read_text().splitlines()]
 
 
 def test_two_devices_of_a_process_train_as_one_does(single: tuple[Path, Path]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import reference
 import tensorflow as tf
 import weight_files
-from nets import random_map
+from nets import operations, random_map
 
 from fast_style import hardware, layers, winograd
 from fast_style.checkpoints import Model
@@ -178,10 +178,9 @@ def test_a_loss_network_equals_its_formula(tmp_path: Path) -> None:
     traced = tf.function(lambda x: network(x), autograph=False).get_concrete_function(
         tf.TensorSpec([None, None, None, 3])
     )
-    functions = traced.graph.as_graph_def().library.function
-    operations = [node for function in functions for node in function.node_def]
-    assert not [node for node in operations if node.op == "Conv2D"]
-    calls = [node for node in operations if "winograd_forward" in node.attr["f"].func.name]
+    nodes = operations(traced.graph)
+    assert not [node for node in nodes if node.op == "Conv2D"]
+    calls = [node for node in nodes if "winograd_forward" in node.attr["f"].func.name]
     assert len(calls) == len(CONV2)
 
 
