@@ -11,7 +11,8 @@ baseline at `--image-size`.
 
 Started again, it goes on where it was stopped; `--only NAME` does some of the variants. It prints
 one line of JSON for each variant, and leaves `table.md`, `sheet.jpg` (a row for each photo, a
-column for each variant) and all models in OUT.
+column for each variant) and all models in OUT. Once `--count` has measured the steps of all,
+several processes may work in one OUT, each on its own `--only`.
 """
 
 from __future__ import annotations
@@ -69,16 +70,18 @@ def main() -> None:
     options = _arguments()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    variants = _variants(options)
+    chosen = [v for v in _variants(options) if not options.only or v.name in options.only]
+    counts = {v.name: [_steps(options, folder, stage) for stage in v.stages] for v in chosen}
+    if options.count:
+        emit("quality_study", "steps", counts)
+        return
     results = {}
-    for variant in variants:
-        if options.only and variant.name not in options.only:
-            continue
-        steps = [_steps(options, folder, stage) for stage in variant.stages]
+    for variant in chosen:
+        steps = counts[variant.name]
         run = _train(options, folder, variant, steps)
         found = results[variant.name] = {"steps": sum(steps), **_score(options, folder, run)}
         emit("quality_study", variant.name, found, why=variant.why)
-    done = [(variant, results[variant.name]) for variant in variants if variant.name in results]
+    done = [(variant, results[variant.name]) for variant in chosen]
     (folder / "table.md").write_text(_table(done), encoding="utf-8")
     _sheet(options, folder, [variant.name for variant, _ in done])
 
@@ -92,10 +95,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--style-weight", type=float, default=220.0)
     parser.add_argument("--steps", type=int, default=300, help="of the baseline; sets the time")
     parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--show", metavar="DIR", help="photos of the sheet (default: --held-out)")
     parser.add_argument("--limit", type=int, default=18, help="held-out photos to score")
     parser.add_argument("--iterations", type=int, default=100, help="of L-BFGS, for the yardstick")
     parser.add_argument("--variants", default=str(Path(__file__).with_suffix(".yml")))
     parser.add_argument("--only", action="append", help="a variant; may be repeated")
+    parser.add_argument("--count", action="store_true", help="measure the steps of each, no more")
     parser.add_argument("-o", "--output", required=True)
     return parser.parse_args()
 
@@ -106,22 +111,24 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
     baseline = content["baseline"]
     found = [Variant("baseline", "the fixed point", (Stage(baseline),))]
     for name, entry in content["variants"].items():
-        stages = entry.get("stages") or [entry]
-        found.append(
-            Variant(
-                name,
-                entry["why"],
-                tuple(
-                    Stage(
-                        {**baseline, **stage.get("set", {})},
-                        stage.get("share", 1.0),
-                        stage.get("initial", {}),
-                    )
-                    for stage in stages
-                ),
-            )
-        )
+        stages = [_stage(options, baseline, part) for part in entry.get("stages") or [entry]]
+        found.append(Variant(name, entry["why"], tuple(stages)))
     return found
+
+
+def _stage(options: argparse.Namespace, baseline: dict[str, Any], part: dict[str, Any]) -> Stage:
+    """Returns what a part of the file describes.
+
+    Its `scale` is of the study's picture size. A style weight keeps its meaning when it grows with
+    the square of that, so it does; `style` is a factor of it besides.
+    """
+    settings = {**baseline, **part.get("set", {})}
+    if "scale" in part:
+        settings["image_size"] = round(options.image_size * part["scale"])
+    if "scale" in part or "style" in part:
+        factor = part.get("style", 1.0) * part.get("scale", 1.0) ** 2
+        settings["style_weight"] = options.style_weight * factor
+    return Stage(settings, part.get("share", 1.0), part.get("initial", {}))
 
 
 def _settings(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
@@ -155,15 +162,20 @@ def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
     """Returns how many steps fit into a stage's share of the time."""
     file = folder / "costs.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    key = json.dumps({name: stage.settings[name] for name in _COSTLY if name in stage.settings})
+    baseline = _variants(options)[0].stages[0]
+    key = _costly(stage)
+    known[_costly(baseline)] = 1.0
     if key not in known:
-        baseline = _variants(options)[0].stages[0]
         costs = {"this": _step(options, stage), "baseline": _step(options, baseline)}
         times = interleaved(costs, rounds=7)
         seconds = {name: found.summary()["cpu_seconds"] for name, found in times.items()}
         known[key] = round(seconds["this"] / seconds["baseline"], 4)
         file.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return max(1, round(options.steps * stage.share / known[key]))
+
+
+def _costly(stage: Stage) -> str:
+    return json.dumps({name: stage.settings[name] for name in _COSTLY if name in stage.settings})
 
 
 def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
@@ -290,7 +302,8 @@ def _sheet(options: argparse.Namespace, folder: Path, names: Sequence[str]) -> N
     from fast_style.data import find_photos, read_crops
     from fast_style.images import write_image
 
-    photos = read_crops(find_photos(options.held_out), options.image_size, limit=SHOWN)
+    shown = find_photos(options.show or options.held_out)
+    photos = read_crops(shown, options.image_size, limit=SHOWN)
     models = {name: fast_style.load(folder / name) for name in names}
     rows = [
         [Cell("photo", photo), *(Cell(name, net.stylize(photo)) for name, net in models.items())]

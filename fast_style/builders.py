@@ -184,8 +184,11 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
 def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
     """Returns the weights a new run starts from: fresh ones, or those of `init_from`.
 
+    A net of as many styles as the run gives each style what the one in its place has; one of
+    another number gives all of them its mean, which is what it makes of its styles in equal parts.
+
     Raises:
-      ConfigError: If the net of `init_from` is of another shape.
+      ConfigError: If the net of `init_from` is of another architecture or width.
       ModelError: If it cannot be read.
     """
     styles = len(config.style_specs)
@@ -193,18 +196,24 @@ def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
     if config.init_from is None:
         return fresh
     model = load_model(config.init_from)
-    given = {name: value.shape for name, value in model.weights.items()}
-    wanted = {name: value.shape for name, value in fresh.items()}
-    if model.arch != config.arch or given != wanted:
+    given = {name: _for_styles(value, fresh.get(name)) for name, value in model.weights.items()}
+    shapes = {name: value.shape for name, value in given.items()}
+    if model.arch != config.arch or shapes != {name: value.shape for name, value in fresh.items()}:
         raise ConfigError(
             f"{config.naming}: init_from",
             [
-                f"{config.init_from} is arch {model.arch}, width {model.width:g}, "
-                f"{len(model.style_names)} styles, and this run is arch {config.arch}, width "
-                f"{config.width:g}, {styles} styles; make them agree"
+                f"{config.init_from} is arch {model.arch}, width {model.width:g}, and this run is "
+                f"arch {config.arch}, width {config.width:g}; make them agree"
             ],
         )
-    return dict(model.weights)
+    return given
+
+
+def _for_styles(value: np.ndarray, fresh: np.ndarray | None) -> np.ndarray:
+    """Returns a weight of S styles for as many as a fresh one has; others as they are."""
+    if fresh is None or value.shape == fresh.shape or value.shape[1:] != fresh.shape[1:]:
+        return value
+    return np.repeat(value.mean(axis=0, keepdims=True), fresh.shape[0], axis=0)
 
 
 def describe_run(

@@ -127,7 +127,8 @@ class RunConfig:
       width: Channel multiplier of the transform net, 1/32 to 8.
       precision: 'auto', 'float32' or 'bfloat16'.
       xla: Compile the training step with XLA; for GPUs.
-      init_from: A model or checkpoint whose weights training starts from.
+      init_from: A model or checkpoint whose weights training starts from; of another number of
+        styles, from their mean.
       seed: Everything random derives from it, at least 0.
       log_every_steps: Steps between two reports.
       summary_every_steps: Steps between two TensorBoard summaries.

@@ -17,12 +17,15 @@ import weight_files
 
 from fast_style import builders, saving, train_state, training
 from fast_style import objective as tags
+from fast_style.builders import initial_weights
 from fast_style.checkpoints import (
     FIRST_MOMENT,
     SECOND_MOMENT,
     STEP,
+    Model,
     load_model,
     read_checkpoint,
+    save_model,
 )
 from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
@@ -30,7 +33,7 @@ from fast_style.objective import Objective
 from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
 from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
-from fast_style.transform_net import init_weights, weight_count
+from fast_style.transform_net import init_weights, transform, weight_count
 
 MODEL = "model.safetensors"
 
@@ -869,14 +872,50 @@ def test_training_starts_from_a_model_of_ours(
     assert np.abs(trained[f"out/weight/{FIRST_MOMENT}"]).max() > 0  # One step of its own.
 
 
+@pytest.mark.parametrize(("held", "wanted"), [(3, 1), (1, 2), (3, 2), (2, 2)])
+def test_a_net_of_another_number_of_styles_gives_their_mean(
+    world: tiny.World, tmp_path: Path, held: int, wanted: int
+) -> None:
+    generator = np.random.default_rng(held)
+    weights = init_weights("johnson", width=0.125, styles=held, seed=1)
+    for name in weights:
+        if weights[name].ndim == 2:  # Those of styles: fresh ones are alike in all of them.
+            weights[name] = generator.normal(size=weights[name].shape).astype(np.float32)
+    names = tuple("abc"[:held])
+    save_model(tmp_path / "start.safetensors", Model("johnson", 0.125, names, weights, {}))
+    specs = [{"name": name, "image": str(world.style), "weight": 1.0} for name in "xyz"[:wanted]]
+    config = world.config(
+        tmp_path,
+        styles=specs,
+        style_image=None,
+        style_weight=None,
+        init_from=str(tmp_path / "start.safetensors"),
+    )
+    saved = load_model(tmp_path / "start.safetensors").weights
+    found = initial_weights(config)
+    assert list(found) == list(init_weights("johnson", width=0.125, styles=wanted))
+    for name, value in found.items():
+        expected = saved[name]
+        if expected.ndim == 2 and held != wanted:
+            mean = expected.astype(np.float64).mean(0)
+            np.testing.assert_allclose(value, np.stack([mean] * wanted), atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(value, expected, err_msg=name)
+    if held == 3 and wanted == 1:  # What it makes of its styles in equal parts.
+        photo = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+        mixed = transform("johnson", saved, photo, np.full((1, 3), 1 / 3, np.float32))
+        alone = transform("johnson", found, photo, np.ones((1, 1), np.float32))
+        np.testing.assert_allclose(alone, mixed, atol=0.02)
+
+
 def test_starting_from_another_architecture_is_refused(
     world: tiny.World, ancestor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "make_train_step", no_graph)
     with pytest.raises(
         ConfigError,
-        match=r"ckpt-done is arch slim2016, width 1, 1 styles, and this run is arch johnson, "
-        r"width 0\.125, 1 styles; make them agree",
+        match=r"ckpt-done is arch slim2016, width 1, and this run is arch johnson, "
+        r"width 0\.125; make them agree",
     ):
         run_tiny(world, tmp_path, init_from=str(ancestor[0]))
     assert contents(tmp_path) == {}
