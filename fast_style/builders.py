@@ -24,7 +24,7 @@ from fast_style.objective import Objective, style_grams
 from fast_style.prepare import check_prepared
 from fast_style.provenance import file_sha256, git_commit, names_sha256, package_versions
 from fast_style.train_state import StepSettings
-from fast_style.transform_net import init_weights
+from fast_style.transform_net import architecture, init_weights
 
 PREVIEW_SIZE = 512  # px, long side
 
@@ -50,6 +50,7 @@ _FREE_KEYS = {
     "init_from": "it counts only for a new run",
     # How to learn, but not what.
     "learning_rate": "it holds from here on, and Adam's moments are kept",
+    "norm_learning_rate": "it holds from here on",
     "optimizer": "it holds from here on",
     "learning_rate_schedule": "it holds from here on",
     "warmup_steps": "",
@@ -172,6 +173,7 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
         image_size=config.image_size,
         optimizer=config.optimizer,
         learning_rate=config.learning_rate,
+        norm_learning_rate=config.norm_learning_rate,
         warmup_steps=config.warmup_steps,
         decay_steps=steps if config.learning_rate_schedule == "cosine" else None,
         gradient_clip=config.gradient_clip,
@@ -184,36 +186,40 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
 def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
     """Returns the weights a new run starts from: fresh ones, or those of `init_from`.
 
-    A net of as many styles as the run gives each style what the one in its place has; one of
-    another number gives all of them its mean, which is what it makes of its styles in equal parts.
+    There, a style that the net knows by its name goes on from that; a new one starts from the mean
+    of all, which is what the net makes of its styles in equal parts.
 
     Raises:
       ConfigError: If the net of `init_from` is of another architecture or width.
       ModelError: If it cannot be read.
     """
-    styles = len(config.style_specs)
-    fresh = init_weights(config.arch, width=config.width, styles=styles, seed=config.seed)
+    names = [style.name for style in config.style_specs]
+    fresh = init_weights(config.arch, width=config.width, styles=len(names), seed=config.seed)
     if config.init_from is None:
         return fresh
     model = load_model(config.init_from)
-    given = {name: _for_styles(value, fresh.get(name)) for name, value in model.weights.items()}
+    of_style = architecture(model.arch).of_style
+    given = {
+        name: _for_styles(value, model.style_names, names) if of_style(name) else value
+        for name, value in model.weights.items()
+    }
     shapes = {name: value.shape for name, value in given.items()}
     if model.arch != config.arch or shapes != {name: value.shape for name, value in fresh.items()}:
         raise ConfigError(
             f"{config.naming}: init_from",
             [
                 f"{config.init_from} is arch {model.arch}, width {model.width:g}, and this run is "
-                f"arch {config.arch}, width {config.width:g}; make them agree"
+                f"arch {config.arch}, width {config.width:g}; make them agree, or start afresh "
+                "with --set init_from=null"
             ],
         )
     return given
 
 
-def _for_styles(value: np.ndarray, fresh: np.ndarray | None) -> np.ndarray:
-    """Returns a weight of S styles for as many as a fresh one has; others as they are."""
-    if fresh is None or value.shape == fresh.shape or value.shape[1:] != fresh.shape[1:]:
-        return value
-    return np.repeat(value.mean(axis=0, keepdims=True), fresh.shape[0], axis=0)
+def _for_styles(value: np.ndarray, known: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Returns a weight of the known styles for the named ones."""
+    mean = value.mean(axis=0)
+    return np.stack([value[known.index(name)] if name in known else mean for name in names])
 
 
 def describe_run(

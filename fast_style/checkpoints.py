@@ -67,21 +67,26 @@ class Model:
 
     @property
     def label(self) -> str:
-        """A short name for files made with the model: the run's, else the file's.
-
-        Model files are passed around, so what `checks.plain_name` refuses is replaced.
-        """
+        """A short name for files made with the model: the run's, else the file's."""
         name = self.metadata.get("config", {}).get("naming")
         if not name:
             name = self.source.name.split(".")[0]
             if name in (MODEL_FILE.split(".")[0], CHECKPOINT_STEM.split(".")[0]):
                 name = self.source.resolve().parent.name
-        safe = re.sub(r"[^\w .,+()-]", "_", str(name))[:50]
-        safe = safe.encode()[:100].decode(errors="ignore")
-        return re.sub(r"^\W+|[^\w)+]+$", "", safe) or "styled"
+        return safe_label(str(name))
 
 
 # --- training checkpoints ------------------------------------------------------------------------
+
+
+def safe_label(name: str) -> str:
+    """Returns a name as a part of a file's name.
+
+    Model files are passed around, so what `checks.plain_name` refuses is replaced.
+    """
+    safe = re.sub(r"[^\w .,+()-]", "_", name)[:50]
+    safe = safe.encode()[:100].decode(errors="ignore")
+    return re.sub(r"^\W+|[^\w)+]+$", "", safe) or "styled"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -33,9 +33,9 @@ from fast_style.cli_optimize import (
 from fast_style.cli_prepare import add_prepare_arguments, run_prepare
 from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.cli_serve import add_serve_arguments, run_serve
-from fast_style.cli_stylize import stylize_arguments, stylize_options
+from fast_style.cli_stylize import fitted, stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
-from fast_style.errors import FastStyleError, UsageError
+from fast_style.errors import FastStyleError
 from fast_style.images import printable
 from fast_style.jobs import FORMATS, plan_jobs, without_existing
 from fast_style.opening import DEFAULT_MAX_PIXELS
@@ -170,18 +170,16 @@ def _eval(options: argparse.Namespace) -> int:
 
     how = stylize_options(options)
     import_tensorflow()
+    from fast_style.checkpoints import safe_label
     from fast_style.memory import release_library_pages
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
     release_library_pages()
-    jobs = plan_jobs(options.images, options.output, model.model.label, form=options.format)
+    how = fitted(how, model, options.style)
+    label = model.model.label if options.style is None else safe_label(options.style)
+    jobs = plan_jobs(options.images, options.output, label, form=options.format)
     check_film_options(jobs, options)
-    if how.style_weights is not None:
-        try:
-            model.check_style_weights(how.style_weights)
-        except ValueError as error:
-            raise UsageError(f"--style-weights: {error}") from error
     if options.skip_existing:
         planned, jobs = len(jobs), without_existing(jobs)
         if skipped := planned - len(jobs):

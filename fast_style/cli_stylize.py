@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from typing import TYPE_CHECKING
 
 from fast_style.errors import UsageError
 from fast_style.stylize_options import StylizeOptions, parse_tile
 from fast_style.terminal import numbers
 
+if TYPE_CHECKING:
+    from fast_style.stylize import Stylizer
+
 
 def stylize_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
+    styles = parser.add_mutually_exclusive_group()
+    styles.add_argument(
+        "--style",
+        metavar="NAME",
+        help="one style of a model of several (default: its first)",
+    )
+    styles.add_argument(
         "--style-weights",
         metavar="A,B,...",
         help="how much of each style, for models of several styles",
@@ -73,3 +84,21 @@ def stylize_options(options: argparse.Namespace) -> StylizeOptions:
     except ValueError as error:
         name, _, rest = str(error).partition(":")
         raise UsageError(f"--{name.replace('_', '-')}:{rest}") from error
+
+
+def fitted(how: StylizeOptions, model: Stylizer, style: str | None) -> StylizeOptions:
+    """Returns what the options mean to a model; `style` is what --style says.
+
+    Raises:
+      UsageError: If the model has no such style, or another number of styles.
+    """
+    option = "--style-weights"
+    try:
+        if how.style_weights is not None:
+            model.check_style_weights(how.style_weights)
+        if style is not None:
+            option = "--style"
+            how = dataclasses.replace(how, style_weights=model.one_style(style))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+    return how

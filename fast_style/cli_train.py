@@ -223,13 +223,14 @@ def _terminal() -> Any:
 
 def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
     resumed = f", {header.start_step:,} done before" if header.start_step else ""
+    origin = f", from {header.init_from}" if header.init_from else ""
     return [
         ("device", header.device),
         ("precision", header.precision),
         ("loss network", f"{header.loss_model}, {header.loss_model_file}"),
         ("photos", f"{header.photos:,}"),
         ("steps", f"{header.steps:,}{resumed}"),
-        ("transform net", f"{header.arch}, {header.weights:,} weights"),
+        ("transform net", f"{header.arch}, {header.weights:,} weights{origin}"),
         ("run", str(header.folder)),
         ("style seen as", ", ".join(map(str, header.targets))),
     ]

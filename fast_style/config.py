@@ -37,6 +37,8 @@ _REPLACES = {
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
     "loss_model": LOSS_MODEL_KEYS,
+    "arch": ("init_from",),
+    "width": ("init_from",),
 }
 
 
@@ -111,6 +113,8 @@ class RunConfig:
       steps: Training steps.
       optimizer: 'adam', or 'muon' for the kernels inside the net; see `optimizers`.
       learning_rate: At its highest, above 0: about how far a step moves a weight.
+      norm_learning_rate: The same for the scales, offsets and biases that each style has of its
+        own; None: `learning_rate`.
       learning_rate_schedule: 'constant', or 'cosine': it falls to 0 over the run.
       warmup_steps: It rises from 0 over so many steps; 0: it does not.
       gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
@@ -127,8 +131,8 @@ class RunConfig:
       width: Channel multiplier of the transform net, 1/32 to 8.
       precision: 'auto', 'float32' or 'bfloat16'.
       xla: Compile the training step with XLA; for GPUs.
-      init_from: A model or checkpoint whose weights training starts from; of another number of
-        styles, from their mean.
+      init_from: A model or checkpoint whose weights training starts from: a style from that of
+        its name, a new one from the mean of all.
       seed: Everything random derives from it, at least 0.
       log_every_steps: Steps between two reports.
       summary_every_steps: Steps between two TensorBoard summaries.
@@ -157,6 +161,7 @@ class RunConfig:
     steps: Annotated[int | None, checks.optional(checks.whole(1))] = None
     optimizer: Annotated[str, checks.choice("adam", "muon")] = "adam"
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
+    norm_learning_rate: Annotated[float | None, checks.optional(checks.number(above=True))] = None
     learning_rate_schedule: Annotated[str, checks.choice("constant", "cosine")] = "constant"
     warmup_steps: Annotated[int, checks.whole(0)] = 0
     gradient_clip: Annotated[float | None, checks.optional(checks.number(above=True))] = 1.5
@@ -220,7 +225,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     An override of `steps` takes the place of the file's `epoch` and the other way round; one of
     `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that of
-    `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's.
+    `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
+    and one of `arch` or `width` its `init_from`.
 
     Args:
       path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.
@@ -290,6 +296,12 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 frozenset({"arch", "styles"}),
                 f"styles: expected one style for arch slim2016, got {len(styles)}; "
                 "remove the others or choose arch johnson",
+            )
+        if values.get("norm_learning_rate") is not None:
+            yield Problem(
+                frozenset({"arch", "norm_learning_rate"}),
+                "norm_learning_rate: the norms of arch slim2016 have no weights; "
+                "remove it or choose arch johnson",
             )
 
     if values.get("patience_checkpoints") is not None and values.get("val_dataset") is None:

@@ -90,8 +90,9 @@ def _merge(
 ) -> dict[str, Any]:
     set_values, set_problems = _parse_overrides(overrides)
     dropped = set()
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     for key, replaced in replaces.items():
-        if set_values.get(key) not in (None, values.get(key)):
+        if set_values.get(key) not in (None, values.get(key, defaults[key])):
             dropped.update(replaced)
     values = {key: value for key, value in values.items() if key not in dropped}
     checked, wrong = check(cls, rules, values | set_values)

@@ -28,6 +28,7 @@ class RunHeader:
       start_step: Steps already done.
       arch: Architecture of the transform net.
       weights: Its number of weights.
+      init_from: The file that a new run takes them from; none: fresh ones, or the run goes on.
       folder: The run's folder.
       targets: Where the style pictures, as the loss network sees them, were written.
       notes: Sentences a person should read.
@@ -42,6 +43,7 @@ class RunHeader:
     start_step: int
     arch: str
     weights: int
+    init_from: str | None
     folder: Path
     targets: tuple[Path, ...]
     notes: tuple[str, ...] = ()

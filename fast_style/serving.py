@@ -289,10 +289,11 @@ def _style_weights(name: str, model: Stylizer, order: Order) -> list[float] | No
         return list(weights)
     if order.style is None:
         return None
-    if order.style not in names:
+    try:
+        return model.one_style(order.style)
+    except ValueError as error:
         raise RequestError(
             422,
             f"style: {show(name)} has {', '.join(names)}, got {show(order.style)}; "
             "name one of them",
-        )
-    return [float(each == order.style) for each in names]
+        ) from error

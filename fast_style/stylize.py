@@ -302,6 +302,17 @@ class Stylizer:
                 photo, thumbnail, mix, _writer(target), tile=side, before_tile=before_tile
             )
 
+    def one_style(self, name: str) -> list[float]:
+        """Returns the `style_weights` of one of the model's styles alone.
+
+        Raises:
+          ValueError: If the model has none of that name.
+        """
+        names = self.model.style_names
+        if name not in names:
+            raise ValueError(f"expected one of {', '.join(names)}, got {name!r}")
+        return [float(each == name) for each in names]
+
     def check_style_weights(self, style_weights: Sequence[float]) -> None:
         """Checks that there is one number per style, and none beyond `MAX_STYLE_WEIGHT`.
 

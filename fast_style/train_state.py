@@ -134,6 +134,7 @@ class StepSettings:
       precision: What the nets compute in.
       image_size: Side of the photos in px.
       learning_rate: At its highest; see `learning_rate_at`.
+      norm_learning_rate: The same for what each style has of its own; none: `learning_rate`.
       optimizer: 'adam', or 'muon': the kernels that the architecture names are updated by Muon,
         the rest by Adam.
       warmup_steps: See `learning_rate_at`.
@@ -148,6 +149,7 @@ class StepSettings:
     precision: str
     image_size: int
     learning_rate: float
+    norm_learning_rate: float | None = None
     optimizer: str = "adam"
     warmup_steps: int = 0
     decay_steps: int | None = None
@@ -316,6 +318,10 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
     net, gradient_clip = architecture(settings.arch), settings.gradient_clip
     muons = settings.optimizer == "muon"
     by_muon = [name for name in state.weights if muons and net.inner_kernel(name)]
+    factors = {name: net.learning_rate(name) for name in state.weights}
+    if settings.norm_learning_rate is not None:
+        for name in filter(net.of_style, state.weights):
+            factors[name] *= settings.norm_learning_rate / settings.learning_rate
 
     def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
@@ -326,7 +332,7 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
             warmup_steps=settings.warmup_steps,
             decay_steps=settings.decay_steps,
         )
-        rates = {name: rate * net.learning_rate(name) for name in state.weights}
+        rates = {name: rate * factor for name, factor in factors.items()}
 
         def update() -> tf.Operation:
             applied = gradients if gradient_clip is None else clipped(gradient_clip)

@@ -151,6 +151,7 @@ def train(
                 weights=weight_count(
                     config.arch, width=config.width, styles=len(config.style_specs)
                 ),
+                init_from=None if weights is None else config.init_from,
                 folder=folder,
                 targets=tuple(targets),
                 notes=tuple(notes),

@@ -49,6 +49,7 @@ class Architecture:
         whichever it is. The first norm takes the colour out; behind each norm is its offset.
       inner_kernel: Weight name -> whether it is a convolution's kernel other than the last, which
         makes colours. These are what Muon is for.
+      of_style: Weight name -> whether each style has its own, [S, channels]: all but kernels.
       learning_rate: Weight name -> factor of the run's learning rate.
     """
 
@@ -57,6 +58,7 @@ class Architecture:
     forward: Callable[[Weights, tf.Tensor, tf.Tensor, tf.DType], tf.Tensor]
     flat_pixel: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
     inner_kernel: Callable[[str], bool]
+    of_style: Callable[[str], bool]
     learning_rate: Callable[[str], float] = lambda name: 1.0
 
 
@@ -301,6 +303,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _johnson,
         _johnson_flat_pixel,
         lambda name: name.endswith("/weight") and name != "out/weight",
+        lambda name: not name.endswith("/weight"),
     ),
     "slim2016": Architecture(
         _slim2016_shapes,
@@ -308,6 +311,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _slim2016,
         lambda weights, mix: np.full(3, 127.5),  # Its last norm, in front of tanh, has no offset.
         lambda name: name != "deconv3/conv/weight",
+        lambda name: False,
         _slim2016_learning_rate,
     ),
 }

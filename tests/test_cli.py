@@ -129,6 +129,7 @@ def test_train_ends_well_and_tells_what_it_does(trained: Trained) -> None:
     assert labels["photos"] == "7"
     assert labels["steps"] == "2"
     assert labels["transform net"].startswith("johnson, ")
+    assert labels["transform net"].endswith(" weights")
     assert labels["run"] == str(trained.model)
     assert labels["style seen as"] == "generated/target_style_tiny.jpg"
     assert labels["model"] == str(trained.model / "model.safetensors")
@@ -295,6 +296,30 @@ def test_eval_writes_what_the_python_interface_returns(
     assert sorted(tree(workplace)) == ["dog.png", "results", "results/styled.png"]
     expected = stylizer.stylize(tiny.smooth_picture(33, 47, 1))
     np.testing.assert_array_equal(np.asarray(Image.open("results/styled.png")), expected)
+
+
+def test_eval_takes_one_style_of_several_by_its_name(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = init_weights("johnson", width=0.125, styles=3, seed=1)
+    for name in weights:
+        if name.endswith("/offset"):
+            weights[name] += np.arange(3, dtype=np.float32)[:, None]
+    names = ("a", "../b c", "d")
+    save_model(workplace / "three.safetensors", Model("johnson", 0.125, names, weights, {}))
+    tiny.save_picture(workplace / "dog.png", 33, 47, 1)
+    command = ["--model", "three.safetensors", "--precision", "float32", "--image", "dog.png"]
+
+    assert script("eval", [*command, "--style", "../b c"]) == 0
+
+    assert capsys.readouterr().out == "generated/dog__b c.png\n"
+    model = fast_style.load("three.safetensors", precision="float32")
+    expected = model.stylize(tiny.smooth_picture(33, 47, 1), style_weights=[0, 1, 0])
+    np.testing.assert_array_equal(np.asarray(Image.open("generated/dog__b c.png")), expected)
+    assert script("eval", [*command, "--style", "d"]) == 0
+    assert (workplace / "generated" / "dog_d.png").is_file()
+    with pytest.raises(ValueError, match=r"expected one of a, \.\./b c, d, got 'e'"):
+        model.one_style("e")
 
 
 def test_eval_takes_the_ancestors_arguments(trained: Trained, workplace: Path) -> None:
@@ -905,6 +930,18 @@ MISTAKES = [
         evaluation(options=("--style-weights", "0.5,0.5")),
         2,
         ("--style-weights: expected 1 numbers from -10 to 10, for tiny, got [0.5, 0.5]",),
+    ),
+    Mistake(
+        "a style that the model does not have",
+        evaluation(options=("--style", "mosaic")),
+        2,
+        ("--style: expected one of tiny, got 'mosaic'",),
+    ),
+    Mistake(
+        "a style and a mix",
+        evaluation(options=("--style", "tiny", "--style-weights", "1")),
+        2,
+        ("argument --style-weights: not allowed with argument --style",),
     ),
     Mistake(
         "a strength beyond the full style",

@@ -159,6 +159,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "steps": None,
         "optimizer": "adam",
         "learning_rate": 0.001,
+        "norm_learning_rate": None,
         "learning_rate_schedule": "constant",
         "warmup_steps": 0,
         "gradient_clip": 1.5,
@@ -409,6 +410,7 @@ def test_every_missing_key_is_named() -> None:
         ("tv_weight", float("-inf"), "expected a finite number of at least 0, got -.inf"),
         ("tv_weight", 10**400, "expected a number of at least 0, got a number of more than 19"),
         ("learning_rate", 0, "expected a number above 0, got 0"),
+        ("norm_learning_rate", 0.0, "expected a number above 0, got 0.0"),
         ("gradient_clip", 0.0, "expected a number above 0, got 0.0"),
         ("width", 0, "expected a number from 0.03125 to 8, got 0"),
         ("width", 9.5, "expected a number from 0.03125 to 8, got 9.5"),
@@ -484,6 +486,10 @@ def test_slim2016_takes_one_width_and_one_style() -> None:
     assert config_from_dict(changed(arch="slim2016", width=1), "run.yml").width == 1.0
     assert problems_of(arch="slim2016", width=0.5) == (
         "width: expected 1.0 for arch slim2016, got 0.5; remove it or choose arch johnson",
+    )
+    assert problems_of(arch="slim2016", norm_learning_rate=0.01) == (
+        "norm_learning_rate: the norms of arch slim2016 have no weights; "
+        "remove it or choose arch johnson",
     )
     many = {"arch": "slim2016", "style_image": ..., "style_weight": ..., "styles": TWO_STYLES}
     assert problems_of(**many) == (
@@ -700,6 +706,35 @@ def test_overriding_the_style_picture_drops_the_styles_of_the_file(tmp_path: Pat
     assert override_problems(path, "style_image=w.jpg") == (
         "style_weight: missing; add this key, or 'styles' for several styles",
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"),
+    [
+        ([], True),
+        (["width=0.5"], False),
+        (["arch=slim2016"], False),
+        (["width=1", "arch=johnson"], True),  # What it is anyway.
+        (["width=0.5", "init_from=start.safetensors"], True),
+    ],
+)
+def test_overriding_the_net_drops_the_weights_that_the_file_starts_from(
+    tmp_path: Path, overrides: list[str], kept: bool
+) -> None:
+    path = write(
+        tmp_path,
+        "naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\ninit_from: start.safetensors\n",
+    )
+    assert (load_config(path, overrides).init_from is not None) == kept
+
+
+def test_overriding_the_loss_model_with_what_it_is_keeps_its_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\nloss_model_file: mine.npz\n",
+    )
+    assert load_config(path, ["loss_model=vgg_16"]).loss_model_file == "mine.npz"
+    assert load_config(path, ["loss_model=vgg_mini"]).loss_model_file != "mine.npz"
 
 
 def test_wrong_overrides_are_reported_under_their_own_name(candy: Path) -> None:

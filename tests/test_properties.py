@@ -50,6 +50,7 @@ good_changes = st.fixed_dictionaries(
         "style_weight": st.floats(0, 1e30),
         "tv_weight": st.floats(0, 1e30),
         "learning_rate": st.floats(1e-300, 1e300),
+        "norm_learning_rate": st.none() | st.floats(1e-300, 1e300),
         "gradient_clip": st.none() | st.floats(1e-300, 1e300),
         "seed": st.integers(0, 2**31 - 1),
         "batch_size": st.integers(1, 2**31 - 1),
