@@ -31,6 +31,8 @@ import numpy as np
 import yaml
 from common import emit, interleaved, random_photos
 
+from fast_style.files import atomic_path
+
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = 3  # photos on the sheet
 
@@ -70,23 +72,43 @@ def main() -> None:
     options = _arguments()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = [v for v in _variants(options) if not options.only or v.name in options.only]
+    chosen = _chosen(options)
     counts = {v.name: [_steps(options, folder, stage) for stage in v.stages] for v in chosen}
     if options.count:
         emit("quality_study", "steps", counts)
         return
-    results = {}
     for variant in chosen:
         steps = counts[variant.name]
         run = _train(options, folder, variant, steps)
-        found = results[variant.name] = {"steps": sum(steps), **_score(options, folder, run)}
+        found = {"steps": sum(steps), **_score(options, folder, run)}
+        with atomic_path(_result_file(folder, variant)) as aside:
+            aside.write_text(json.dumps(found), encoding="utf-8")
         emit("quality_study", variant.name, found, why=variant.why)
-    done = [(variant, results[variant.name]) for variant in chosen]
-    (folder / "table.md").write_text(_table(done), encoding="utf-8")
+    # All that is done, by other processes too.
+    done = [
+        (variant, json.loads(_result_file(folder, variant).read_text(encoding="utf-8")))
+        for variant in _variants(options)
+        if _result_file(folder, variant).is_file()
+    ]
+    with atomic_path(folder / "table.md") as aside:
+        aside.write_text(_table(done), encoding="utf-8")
     _sheet(options, folder, [variant.name for variant, _ in done])
 
 
-def _arguments() -> argparse.Namespace:
+def _result_file(folder: Path, variant: Variant) -> Path:
+    return folder / f"{variant.name}_result.json"
+
+
+def _chosen(options: argparse.Namespace) -> list[Variant]:
+    """Returns the variants to do."""
+    variants = _variants(options)
+    unknown = set(options.only or ()) - {variant.name for variant in variants}
+    if unknown:
+        raise SystemExit(f"--only: no such variant: {', '.join(sorted(unknown))}")
+    return [v for v in variants if not options.only or v.name in options.only]
+
+
+def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--photos", required=True, help="a folder to train on")
     parser.add_argument("--held-out", required=True, help="a folder to score on")
@@ -102,7 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", help="a variant; may be repeated")
     parser.add_argument("--count", action="store_true", help="measure the steps of each, no more")
     parser.add_argument("-o", "--output", required=True)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _variants(options: argparse.Namespace) -> list[Variant]:
@@ -170,7 +192,8 @@ def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
         times = interleaved(costs, rounds=7)
         seconds = {name: found.summary()["cpu_seconds"] for name, found in times.items()}
         known[key] = round(seconds["this"] / seconds["baseline"], 4)
-        file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        with atomic_path(file) as aside:
+            aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return max(1, round(options.steps * stage.share / known[key]))
 
 
@@ -257,7 +280,8 @@ def _score(options: argparse.Namespace, folder: Path, run: Path) -> dict[str, An
     baseline = _variants(options)[0].stages[0].settings
     own = {key: value for key, value in baseline.items() if key not in _COSTLY}
     settings = _settings(options, own) | {"naming": "yardstick", "steps": 1}
-    yardstick.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with atomic_path(yardstick) as aside:
+        aside.write_text(yaml.safe_dump(settings), encoding="utf-8")
     numbers = folder / f"{run.name}.json"
     command = [sys.executable, "-m", "fast_style", "quality", "--model", str(run)]
     command += ["--photos", options.held_out, "--limit", str(options.limit)]

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fast_style.checkpoints import load_model
+from fast_style.checkpoints import START, Model, load_model
 from fast_style.config import RunConfig, StyleSpec
 from fast_style.data import check_enough, find_photos
-from fast_style.errors import ConfigError, DataError, ImageError
+from fast_style.errors import ConfigError, DataError, ImageError, ModelError
 from fast_style.fetch import ASSETS
 from fast_style.images import cover_crop, fit_long_side, read_image, read_opaque
 from fast_style.loss_net import LossNetwork, build_loss_network
+from fast_style.loss_weights import weights_sha256
 from fast_style.objective import Objective, style_grams
 from fast_style.prepare import check_prepared
 from fast_style.provenance import file_sha256, git_commit, names_sha256, package_versions
@@ -183,11 +185,30 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
     )
 
 
-def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Beginning:
+    """What a new run begins with.
+
+    Attributes:
+      weights: {name: float32 array}.
+      source: The file they are from and its hash, for the header of what the run writes; none:
+        they are fresh.
+      told: The same for a person; none: they are fresh.
+      notes: Sentences a person should read.
+    """
+
+    weights: dict[str, np.ndarray]
+    source: dict[str, str] | None = None
+    told: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def begin(config: RunConfig) -> Beginning:
     """Returns the weights a new run starts from: fresh ones, or those of `init_from`.
 
-    There, a style that the net knows by its name goes on from that; a new one starts from the mean
-    of all, which is what the net makes of its styles in equal parts.
+    There, a style whose very picture the net was trained with goes on from that style; others
+    start from the mean of all, which is what the net makes of its styles in equal parts. `START`,
+    which comes along, is for nets of its shape; others start afresh.
 
     Raises:
       ConfigError: If the net of `init_from` is of another architecture or width.
@@ -196,30 +217,62 @@ def initial_weights(config: RunConfig) -> dict[str, np.ndarray]:
     names = [style.name for style in config.style_specs]
     fresh = init_weights(config.arch, width=config.width, styles=len(names), seed=config.seed)
     if config.init_from is None:
-        return fresh
-    model = load_model(config.init_from)
-    of_style = architecture(model.arch).of_style
-    given = {
-        name: _for_styles(value, model.style_names, names) if of_style(name) else value
-        for name, value in model.weights.items()
-    }
-    shapes = {name: value.shape for name, value in given.items()}
-    if model.arch != config.arch or shapes != {name: value.shape for name, value in fresh.items()}:
+        return Beginning(fresh)
+    try:
+        model = load_model(config.init_from)
+    except ModelError as error:
+        raise ModelError(f"init_from: {error}; init_from=null starts afresh") from error
+    net = architecture(model.arch)
+    if model.arch != config.arch or net.shapes(model.width, len(names)) != {
+        name: value.shape for name, value in fresh.items()
+    }:
+        there = f"arch {model.arch}, width {model.width:g}"
+        here = f"arch {config.arch}, width {config.width:g}"
+        if Path(config.init_from) == START:
+            return Beginning(fresh, notes=(f"starts afresh: {START} is for {there}, not {here}",))
         raise ConfigError(
             f"{config.naming}: init_from",
             [
-                f"{config.init_from} is arch {model.arch}, width {model.width:g}, and this run is "
-                f"arch {config.arch}, width {config.width:g}; make them agree, or start afresh "
-                "with --set init_from=null"
+                f"{config.init_from} is {there}, and this run is {here}; make them agree, or "
+                "start afresh with init_from=null"
             ],
         )
-    return given
+    places = _places(config, model)
+    weights = {
+        name: _for_styles(value, places) if net.of_style(name) else value
+        for name, value in model.weights.items()
+    }
+    source = {"file": str(config.init_from), "sha256": weights_sha256(model.source)}
+    return Beginning(weights, source, _told(config, model, places))
 
 
-def _for_styles(value: np.ndarray, known: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Returns a weight of the known styles for the named ones."""
+def _places(config: RunConfig, model: Model) -> list[int | None]:
+    """Returns which of a model's styles has the same picture, for each style of a run."""
+    known = model.metadata.get("style_sha256")
+    known = list(known) if isinstance(known, list) else []
+    found = []
+    for style in config.style_specs:
+        sha = file_sha256(Path(style.image))
+        found.append(known.index(sha) if sha in known[: len(model.style_names)] else None)
+    return found
+
+
+def _for_styles(value: np.ndarray, places: Sequence[int | None]) -> np.ndarray:
+    """Returns a weight of a model's styles for those in these places; none: for the mean."""
     mean = value.mean(axis=0)
-    return np.stack([value[known.index(name)] if name in known else mean for name in names])
+    return np.stack([mean if place is None else value[place] for place in places])
+
+
+def _told(config: RunConfig, model: Model, places: Sequence[int | None]) -> str:
+    count = len(model.style_names)
+    if count == 1:
+        return str(config.init_from)
+    parts = [
+        f"{style.name}: "
+        + (f"the mean of its {count} styles" if place is None else model.style_names[place])
+        for style, place in zip(config.style_specs, places, strict=True)
+    ]
+    return f"{config.init_from} ({', '.join(parts)})"
 
 
 def describe_run(
@@ -236,6 +289,7 @@ def describe_run(
         "precision": precision,
         "versions": package_versions(),
         "git_commit": git_commit(),
+        "started_from": None,  # Known once the run has begun: see `Beginning.source`.
         "licence": "the licence of the style picture and photos decides; not stated by the run",
     }
 

@@ -28,9 +28,18 @@ import safetensors.numpy
 import tensorflow as tf
 
 from fast_style.errors import FastStyleError, ModelError
-from fast_style.files import atomic_path, fsync_path, make_folder, partial_paths, refusal
+from fast_style.files import (
+    atomic_path,
+    find_bundled,
+    fsync_path,
+    make_folder,
+    partial_paths,
+    refusal,
+    safe_label,
+)
 from fast_style.transform_net import ARCHITECTURES, architecture
 
+START = Path("pretrained/johnson.safetensors")  # What comes along for others to start from.
 CHECKPOINT_STEM = "fast-style-model.ckpt"
 MODEL_FILE = "model.safetensors"
 STEP = "global_step"
@@ -77,16 +86,6 @@ class Model:
 
 
 # --- training checkpoints ------------------------------------------------------------------------
-
-
-def safe_label(name: str) -> str:
-    """Returns a name as a part of a file's name.
-
-    Model files are passed around, so what `checks.plain_name` refuses is replaced.
-    """
-    safe = re.sub(r"[^\w .,+()-]", "_", name)[:50]
-    safe = safe.encode()[:100].decode(errors="ignore")
-    return re.sub(r"^\W+|[^\w)+]+$", "", safe) or "styled"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -334,7 +333,8 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
     Args:
       path: A run's folder (its model file, else its newest checkpoint), a `.safetensors` file, a
-        checkpoint's prefix or index, or a V1 checkpoint of the 2016 implementation.
+        checkpoint's prefix or index, or a V1 checkpoint of the 2016 implementation. `START` stands
+        for the file that comes along with the project, wherever one works.
 
     Raises:
       ModelError: If there is no model, or it is damaged, or of an unknown architecture.
@@ -352,7 +352,10 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         return _load_checkpoint_model(newest)
     if place.suffix == ".safetensors":
         if not place.is_file():
-            raise _missing(place)
+            bundled = find_bundled(place) if place == START else None
+            if bundled is None:
+                raise _missing(place)
+            place = bundled
         return _load_model_file(place)
     place = place.with_name(re.sub(r"(?<=.)\.(index|meta|data-\d+-of-\d+)$", "", place.name))
     if not place.is_file() and not Path(f"{place}.index").is_file():

@@ -36,6 +36,7 @@ from fast_style.cli_serve import add_serve_arguments, run_serve
 from fast_style.cli_stylize import fitted, stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
 from fast_style.errors import FastStyleError
+from fast_style.files import safe_label
 from fast_style.images import printable
 from fast_style.jobs import FORMATS, plan_jobs, without_existing
 from fast_style.opening import DEFAULT_MAX_PIXELS
@@ -170,14 +171,15 @@ def _eval(options: argparse.Namespace) -> int:
 
     how = stylize_options(options)
     import_tensorflow()
-    from fast_style.checkpoints import safe_label
     from fast_style.memory import release_library_pages
     from fast_style.stylize import load
 
     model = load(options.model, precision=options.precision)
     release_library_pages()
     how = fitted(how, model, options.style)
-    label = model.model.label if options.style is None else safe_label(options.style)
+    label = model.model.label
+    if options.style is not None and len(model.model.style_names) > 1:
+        label += f"_{safe_label(options.style)}"
     jobs = plan_jobs(options.images, options.output, label, form=options.format)
     check_film_options(jobs, options)
     if options.skip_existing:

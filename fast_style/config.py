@@ -37,8 +37,7 @@ _REPLACES = {
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
     "loss_model": LOSS_MODEL_KEYS,
-    "arch": ("init_from",),
-    "width": ("init_from",),
+    "arch": ("norm_learning_rate",),
 }
 
 
@@ -131,8 +130,8 @@ class RunConfig:
       width: Channel multiplier of the transform net, 1/32 to 8.
       precision: 'auto', 'float32' or 'bfloat16'.
       xla: Compile the training step with XLA; for GPUs.
-      init_from: A model or checkpoint whose weights training starts from: a style from that of
-        its name, a new one from the mean of all.
+      init_from: A model or checkpoint whose weights training starts from: a style from the one of
+        its picture, a new one from the mean of all.
       seed: Everything random derives from it, at least 0.
       log_every_steps: Steps between two reports.
       summary_every_steps: Steps between two TensorBoard summaries.
@@ -226,7 +225,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     An override of `steps` takes the place of the file's `epoch` and the other way round; one of
     `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that of
     `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
-    and one of `arch` or `width` its `init_from`.
+    and one of `arch` its `norm_learning_rate`.
 
     Args:
       path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.

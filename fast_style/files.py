@@ -14,6 +14,25 @@ from pathlib import Path
 
 from fast_style.errors import FastStyleError
 
+# Where what comes along is: beside the package in a clone, inside it once installed.
+_BUNDLED_IN = (Path(__file__).parents[1], Path(__file__).parent)
+
+
+def find_bundled(path: Path) -> Path | None:
+    """Returns the file that comes along with the project as this relative path, if there is one."""
+    found = (folder / path for folder in _BUNDLED_IN)
+    return next((file for file in found if not path.is_absolute() and file.is_file()), None)
+
+
+def safe_label(name: str) -> str:
+    """Returns a name as a part of a file's name.
+
+    Model files are passed around, so what `checks.plain_name` refuses is replaced.
+    """
+    safe = re.sub(r"[^\w .,+()-]", "_", name)[:50]
+    safe = safe.encode()[:100].decode(errors="ignore")
+    return re.sub(r"^\W+|[^\w)+]+$", "", safe) or "styled"
+
 
 def fsync_path(path: str | os.PathLike[str]) -> None:
     """Flushes a file or a folder's entries to disk, so that it survives a power cut.

@@ -26,15 +26,13 @@ from typing import Any
 import numpy as np
 
 from fast_style.errors import WeightsError
+from fast_style.files import find_bundled
 from fast_style.loss_models import BUNDLED, MINI, vgg_convolutions
 from fast_style.matlab import read_mat
 from fast_style.provenance import file_sha256
 
 # Tried in this order beside a weights file that does not exist.
 KNOWN_SUFFIXES = (".ckpt", ".h5", ".safetensors", ".npz", ".mat")
-
-# Where the bundled network is: beside the package in a clone, inside it once installed.
-_BUNDLED_IN = (Path(__file__).parents[1], Path(__file__).parent)
 
 # Networks whose weights `python -m fast_style fetch` can bring.
 FETCHABLE = ("vgg_16", "vgg_19")
@@ -158,10 +156,8 @@ def resolve_weights_file(
         for candidate in (asked, *(asked.with_suffix(suffix) for suffix in KNOWN_SUFFIXES)):
             if candidate.is_file() or _index_file(candidate).is_file():
                 return candidate
-        if network_name == MINI and asked == BUNDLED:
-            for folder in _BUNDLED_IN:
-                if (bundled := folder / BUNDLED).is_file():
-                    return bundled
+        if network_name == MINI and asked == BUNDLED and (bundled := find_bundled(asked)):
+            return bundled
     if network_name in FETCHABLE:
         advice = f"`python -m fast_style fetch {network_name}` gets it, or"
     elif network_name == MINI:

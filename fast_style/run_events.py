@@ -28,7 +28,7 @@ class RunHeader:
       start_step: Steps already done.
       arch: Architecture of the transform net.
       weights: Its number of weights.
-      init_from: The file that a new run takes them from; none: fresh ones, or the run goes on.
+      init_from: Where a new run takes them from; none: they are fresh, or the run goes on.
       folder: The run's folder.
       targets: Where the style pictures, as the loss network sees them, were written.
       notes: Sentences a person should read.

@@ -311,7 +311,8 @@ class Stylizer:
         names = self.model.style_names
         if name not in names:
             raise ValueError(f"expected one of {', '.join(names)}, got {name!r}")
-        return [float(each == name) for each in names]
+        place = names.index(name)
+        return [float(each == place) for each in range(len(names))]
 
     def check_style_weights(self, style_weights: Sequence[float]) -> None:
         """Checks that there is one number per style, and none beyond `MAX_STYLE_WEIGHT`.

@@ -318,21 +318,24 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
     net, gradient_clip = architecture(settings.arch), settings.gradient_clip
     muons = settings.optimizer == "muon"
     by_muon = [name for name in state.weights if muons and net.inner_kernel(name)]
-    factors = {name: net.learning_rate(name) for name in state.weights}
+    # By whether each style has its own.
+    peaks = {False: settings.learning_rate, True: settings.learning_rate}
     if settings.norm_learning_rate is not None:
-        for name in filter(net.of_style, state.weights):
-            factors[name] *= settings.norm_learning_rate / settings.learning_rate
+        peaks[True] = settings.norm_learning_rate
 
     def learn(losses: Mapping[str, tf.Tensor], gradients: Mapping[str, tf.Tensor]):
         halves = tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients.values()])
         norm = tf.sqrt(2.0 * tf.reduce_sum(halves))
-        rate = learning_rate_at(
-            state.step,
-            peak=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            decay_steps=settings.decay_steps,
-        )
-        rates = {name: rate * factor for name, factor in factors.items()}
+        now = {
+            of_style: learning_rate_at(
+                state.step,
+                peak=peak,
+                warmup_steps=settings.warmup_steps,
+                decay_steps=settings.decay_steps,
+            )
+            for of_style, peak in peaks.items()
+        }
+        rates = {name: now[net.of_style(name)] * net.learning_rate(name) for name in state.weights}
 
         def update() -> tf.Operation:
             applied = gradients if gradient_clip is None else clipped(gradient_clip)
@@ -357,7 +360,7 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
 
         finite = tf.math.is_finite(losses[tags.TOTAL]) & tf.math.is_finite(norm)
         tf.cond(finite, update, skip)
-        return {tags.LEARNING_RATE: rate, tags.GRADIENT_NORM: norm}, halves
+        return {tags.LEARNING_RATE: now[False], tags.GRADIENT_NORM: norm}, halves
 
     return learn
 

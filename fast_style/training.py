@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ import numpy as np
 
 from fast_style import objective as tags
 from fast_style.builders import (
+    Beginning,
+    begin,
     build_network,
     build_objective,
     check_resumable,
     describe_run,
     find_run_photos,
-    initial_weights,
     load_style_pictures,
     preview_picture,
     step_settings,
@@ -119,13 +119,13 @@ def train(
         network = build_network(config, precision)
         description = describe_run(config, precision, network, photos)
         replicas.check_alike(what_workers_share(description))
-        weights = None
+        beginning = None
         if is_chief:
             # Before the lock, which writes a file: these can still be wrong.
             if fresh or newest_checkpoint(folder) is None:
-                weights = initial_weights(config)
+                beginning = begin(config)
             stack.enter_context(RunLock(folder))
-        state, notes = _resume_or_start(config, weights, description, replicas)
+        state, notes = _resume_or_start(config, beginning, description, replicas)
         writer, targets = None, []
         if preview is not None:
             if fresh and (aside := set_aside(folder)):
@@ -151,7 +151,7 @@ def train(
                 weights=weight_count(
                     config.arch, width=config.width, styles=len(config.style_specs)
                 ),
-                init_from=None if weights is None else config.init_from,
+                init_from=None if beginning is None else beginning.told,
                 folder=folder,
                 targets=tuple(targets),
                 notes=tuple(notes),
@@ -211,29 +211,36 @@ def _build_step(
 
 def _resume_or_start(
     config: RunConfig,
-    weights: Mapping[str, np.ndarray] | None,
-    description: Mapping[str, Any],
+    beginning: Beginning | None,
+    description: dict[str, Any],
     replicas: Replicas,
 ) -> tuple[TrainState, list[str]]:
-    """Returns the state to begin with, and notes.
+    """Returns the state to begin with, and notes; completes the description.
 
-    `weights` are those of a new run, and None to go on. Where several processes train, the chief
+    `beginning` is that of a new run, and None to go on. Where several processes train, the chief
     alone looks, and the others take over what it has found.
     """
-    found = None
+    found, notes = None, []
     if replicas.cluster.is_chief:
-        # None, though there was a checkpoint: it went away a moment ago.
-        found = read_newest_checkpoint(config.run_folder) if weights is None else None
-        if found is None and weights is None:
-            weights = initial_weights(config)
-    if weights is None:
+        if beginning is None:
+            found = read_newest_checkpoint(config.run_folder)
+            if found is None:  # There was one, but it went away a moment ago.
+                beginning = begin(config)
+        if beginning is not None:
+            notes += beginning.notes
+            description["started_from"] = beginning.source
+    if beginning is not None:
+        weights = beginning.weights
+    else:
         styles = len(config.style_specs)
         weights = init_weights(config.arch, width=config.width, styles=styles)
-    notes: list[str] = []
     if found is not None:
         checkpoint, tensors, earlier, damaged = found
-        notes = [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
+        notes += [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
         notes += check_resumable(config, description, earlier, checkpoint)
+        # What it says of the beginning stays true.
+        description["started_from"] = earlier.get("started_from")
+        description["config"]["init_from"] = earlier.get("config", {}).get("init_from")
     with replicas.scope():
         state = TrainState(weights)
     if found is not None:
@@ -458,7 +465,7 @@ class _Run:
                 self.state.restore(found[0], found[1])
                 source = found[0].name
             else:
-                self.state.restart(initial_weights(self.config))
+                self.state.restart(begin(self.config).weights)
                 source = "the start"
         self.replicas.take_over(list(self.state.tensors().values()))
         self.state.step.assign(step)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
+from fast_style.config import load_config
+from fast_style.transform_net import init_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)
@@ -26,6 +31,32 @@ def test_what_a_benchmark_imports_of_the_package_exists(path: Path) -> None:
                 except ImportError:
                     missing.append(f"{node.module}.{alias.name}")
     assert not missing
+
+
+def test_the_quality_study_is_made_of_configurations_that_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    study = importlib.import_module("quality_study")
+    arguments = ["--photos", "p", "--held-out", "h", "--loss-model-file", "v", "--style", "s.jpg"]
+    options = study._arguments(
+        [*arguments, "--style-weight", "60", "--image-size", "96", "-o", "o"]
+    )
+    variants = study._variants(options)
+    names = [variant.name for variant in variants]
+    assert len(set(names)) == len(names) >= 16
+    weights = init_weights("johnson")
+    for variant in variants:
+        assert sum(stage.share for stage in variant.stages) == pytest.approx(1.0), variant.name
+        for stage in variant.stages:
+            overrides = [*study._overrides(options, stage.settings), "steps=1"]
+            config = load_config(ROOT / "conf/wave.yml", overrides)
+            assert config.style_image == "s.jpg"
+            for pattern in stage.initial:
+                assert fnmatch.filter(weights, pattern), pattern
+    small, large = next(v for v in variants if v.name == "small_first").stages
+    assert (small.settings["image_size"], small.settings["style_weight"]) == (48, 15.0)
+    assert "image_size" not in large.settings
 
 
 def test_there_are_benchmarks() -> None:

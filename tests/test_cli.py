@@ -312,12 +312,12 @@ def test_eval_takes_one_style_of_several_by_its_name(
 
     assert script("eval", [*command, "--style", "../b c"]) == 0
 
-    assert capsys.readouterr().out == "generated/dog__b c.png\n"
+    assert capsys.readouterr().out == "generated/dog_three__b c.png\n"
     model = fast_style.load("three.safetensors", precision="float32")
     expected = model.stylize(tiny.smooth_picture(33, 47, 1), style_weights=[0, 1, 0])
-    np.testing.assert_array_equal(np.asarray(Image.open("generated/dog__b c.png")), expected)
+    np.testing.assert_array_equal(np.asarray(Image.open("generated/dog_three__b c.png")), expected)
     assert script("eval", [*command, "--style", "d"]) == 0
-    assert (workplace / "generated" / "dog_d.png").is_file()
+    assert (workplace / "generated" / "dog_three_d.png").is_file()
     with pytest.raises(ValueError, match=r"expected one of a, \.\./b c, d, got 'e'"):
         model.one_style("e")
 

@@ -216,6 +216,7 @@ def test_our_style_files_keep_the_ancestors_values(naming: str, tmp_path: Path) 
         optimizer="muon",
         learning_rate_schedule="cosine",
         warmup_steps=20,
+        init_from="pretrained/johnson.safetensors",
     )
 
 
@@ -708,24 +709,13 @@ def test_overriding_the_style_picture_drops_the_styles_of_the_file(tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize(
-    ("overrides", "kept"),
-    [
-        ([], True),
-        (["width=0.5"], False),
-        (["arch=slim2016"], False),
-        (["width=1", "arch=johnson"], True),  # What it is anyway.
-        (["width=0.5", "init_from=start.safetensors"], True),
-    ],
-)
-def test_overriding_the_net_drops_the_weights_that_the_file_starts_from(
-    tmp_path: Path, overrides: list[str], kept: bool
-) -> None:
+def test_overriding_the_arch_drops_the_rate_of_norms_of_the_file(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        "naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\ninit_from: start.safetensors\n",
+        "naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\nnorm_learning_rate: 0.01\n",
     )
-    assert (load_config(path, overrides).init_from is not None) == kept
+    assert load_config(path, ["arch=slim2016"]).norm_learning_rate is None
+    assert load_config(path, ["arch=johnson"]).norm_learning_rate == 0.01  # What it is anyway.
 
 
 def test_overriding_the_loss_model_with_what_it_is_keeps_its_file(tmp_path: Path) -> None:

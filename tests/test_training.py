@@ -5,7 +5,7 @@ import json
 import shutil
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import weight_files
 
 from fast_style import builders, saving, train_state, training
 from fast_style import objective as tags
-from fast_style.builders import initial_weights
+from fast_style.builders import begin
 from fast_style.checkpoints import (
     FIRST_MOMENT,
     SECOND_MOMENT,
+    START,
     STEP,
     Model,
     load_model,
@@ -30,6 +31,7 @@ from fast_style.checkpoints import (
 from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.objective import Objective
+from fast_style.provenance import file_sha256
 from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
 from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
@@ -886,45 +888,104 @@ def test_training_starts_from_a_model_of_ours(
     assert np.abs(trained[f"out/weight/{FIRST_MOMENT}"]).max() > 0  # One step of its own.
 
 
-def net_of_styles(path: Path, names: str) -> dict[str, np.ndarray]:
+def pictures_of_styles(folder: Path, names: str) -> dict[str, Path]:
+    return {
+        name: tiny.save_picture(folder / f"{name}.png", 40, 40, 50 + place)
+        for place, name in enumerate(names)
+    }
+
+
+def net_of_styles(path: Path, pictures: Sequence[Path]) -> dict[str, np.ndarray]:
     """Saves a small net of styles that differ in all that styles may, and returns its weights."""
-    weights = init_weights("johnson", width=0.125, styles=len(names), seed=1)
-    generator = np.random.default_rng(len(names))
+    count = len(pictures)
+    weights = init_weights("johnson", width=0.125, styles=count, seed=1)
+    generator = np.random.default_rng(count)
     for name in weights:
         if not name.endswith("/weight"):
             weights[name] = generator.normal(size=weights[name].shape).astype(np.float32)
-    save_model(path, Model("johnson", 0.125, tuple(names), weights, {}))
-    return load_model(path).weights
+    hashes = {"style_sha256": [file_sha256(picture) for picture in pictures]}
+    names = tuple(f"the {picture.stem}" for picture in pictures)
+    save_model(path, Model("johnson", 0.125, names, weights, hashes))
+    return dict(load_model(path).weights)
 
 
 @pytest.mark.parametrize(
-    ("held", "wanted"), [("abc", "x"), ("abc", "b"), ("abc", "xcay"), ("a", "x"), ("ab", "ba")]
+    ("held", "wanted", "told"),
+    [
+        ("abc", "x", " (x: the mean of its 3 styles)"),
+        ("abc", "b", " (b: the b)"),
+        ("abc", "xca", " (x: the mean of its 3 styles, c: the c, a: the a)"),
+        ("ab", "ba", " (b: the b, a: the a)"),
+        ("a", "x", ""),
+    ],
 )
-def test_a_style_starts_from_that_of_its_name_or_from_the_mean(
-    world: tiny.World, tmp_path: Path, held: str, wanted: str
+def test_a_style_starts_from_that_of_its_picture_or_from_the_mean(
+    world: tiny.World, tmp_path: Path, held: str, wanted: str, told: str
 ) -> None:
-    saved = net_of_styles(tmp_path / "start.safetensors", held)
-    styles = [{"name": name, "image": str(world.style), "weight": 1.0} for name in wanted]
+    pictures = pictures_of_styles(tmp_path, "abcx")
+    start = tmp_path / "start.safetensors"
+    saved = net_of_styles(start, [pictures[name] for name in held])
+    styles = [{"name": name, "image": str(pictures[name]), "weight": 1.0} for name in wanted]
     config = world.config(
-        tmp_path,
-        styles=styles,
-        style_image=None,
-        style_weight=None,
-        init_from=str(tmp_path / "start.safetensors"),
+        tmp_path, styles=styles, style_image=None, style_weight=None, init_from=str(start)
     )
 
-    found = initial_weights(config)
+    beginning = begin(config)
 
+    assert beginning.told == f"{start}{told}"
+    assert beginning.source == {"file": str(start), "sha256": file_sha256(start)}
+    found = beginning.weights
     fresh = init_weights("johnson", width=0.125, styles=len(wanted))
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in fresh.items()}
-    photo = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+    photo = tf.constant(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)), tf.float32)
     for place, name in enumerate(wanted):
         mix = np.zeros((1, len(held)), np.float32)
         mix[0, held.index(name) if name in held else slice(None)] = 1.0
-        before = transform("johnson", saved, photo, mix / mix.sum())
-        chosen = np.eye(len(wanted), dtype=np.float32)[[place]]
+        before = transform("johnson", saved, photo, tf.constant(mix / mix.sum()))
+        chosen = tf.one_hot([place], len(wanted))
         after = transform("johnson", found, photo, chosen)
         np.testing.assert_allclose(after, before, atol=0.02)
+
+
+def test_a_run_says_where_its_weights_came_from_also_after_it_went_on(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.safetensors"
+    net_of_styles(start, [world.style])
+    _, recorder = run_tiny(world, tmp_path, init_from=str(start), steps=1)
+    assert recorder.header is not None and recorder.header.init_from == str(start)
+    source = {"file": str(start), "sha256": file_sha256(start)}
+    start.unlink()
+    _, recorder = run_tiny(world, tmp_path, init_from="another", steps=2)
+    assert recorder.header is not None and recorder.header.init_from is None
+    made = load_model(tmp_path / "models" / "tiny").metadata
+    assert (made["started_from"], made["config"]["init_from"]) == (source, str(start))
+
+
+def test_a_fresh_run_that_goes_on_does_not_claim_a_start_that_it_never_had(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    _, recorder = run_tiny(world, tmp_path, steps=1)
+    assert recorder.header is not None and recorder.header.init_from is None
+    run_tiny(world, tmp_path, init_from="another", steps=2)
+    made = load_model(tmp_path / "models" / "tiny").metadata
+    assert (made["started_from"], made["config"]["init_from"]) == (None, None)
+
+
+def test_the_start_that_comes_along_is_for_nets_of_its_shape(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    beginning = begin(world.config(tmp_path, init_from=START.as_posix()))
+    assert (beginning.source, beginning.told) == (None, None)
+    assert beginning.notes == (
+        f"starts afresh: {START} is for arch johnson, width 1, not arch johnson, width 0.125",
+    )
+    assert_equal_tensors(beginning.weights, init_weights("johnson", width=0.125))
+
+
+def test_a_start_that_is_missing_is_told_with_its_key(world: tiny.World, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"init_from: .*none: no such .*init_from=null starts"):
+        begin(world.config(tmp_path, init_from=str(tmp_path / "none")))
 
 
 def test_starting_from_another_architecture_is_refused(
@@ -934,7 +995,7 @@ def test_starting_from_another_architecture_is_refused(
     with pytest.raises(
         ConfigError,
         match=r"ckpt-done is arch slim2016, width 1, and this run is arch johnson, "
-        r"width 0\.125; make them agree",
+        r"width 0\.125; make them agree, or start afresh with init_from=null",
     ):
         run_tiny(world, tmp_path, init_from=str(ancestor[0]))
     assert contents(tmp_path) == {}
