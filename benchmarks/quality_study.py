@@ -81,18 +81,35 @@ def main() -> None:
         steps = counts[variant.name]
         run = _train(options, folder, variant, steps)
         found = {"steps": sum(steps), **_score(options, folder, run)}
+        record = {"asked": _asked(options, variant), "found": found}
         with atomic_path(_result_file(folder, variant)) as aside:
-            aside.write_text(json.dumps(found), encoding="utf-8")
+            aside.write_text(json.dumps(record), encoding="utf-8")
         emit("quality_study", variant.name, found, why=variant.why)
-    # All that is done, by other processes too.
-    done = [
-        (variant, json.loads(_result_file(folder, variant).read_text(encoding="utf-8")))
-        for variant in _variants(options)
-        if _result_file(folder, variant).is_file()
-    ]
+    done = _done(options, folder)
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(_table(done), encoding="utf-8")
     _sheet(options, folder, [variant.name for variant, _ in done])
+
+
+def _done(options: argparse.Namespace, folder: Path) -> list[tuple[Variant, dict[str, Any]]]:
+    """Returns what has been found so far, by other processes too, when asked for the same."""
+    done = []
+    for variant in _variants(options):
+        file = _result_file(folder, variant)
+        record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if record.get("asked") == _asked(options, variant):
+            done.append((variant, record["found"]))
+    return done
+
+
+def _asked(options: argparse.Namespace, variant: Variant) -> dict[str, Any]:
+    """Returns what a result depends on, as JSON has it."""
+    scores = {key: getattr(options, key) for key in ("steps", "held_out", "limit", "iterations")}
+    stages = [
+        {"settings": _settings(options, s.settings), "share": s.share, "initial": s.initial}
+        for s in variant.stages
+    ]
+    return json.loads(json.dumps({**scores, "stages": stages}))
 
 
 def _result_file(folder: Path, variant: Variant) -> Path:

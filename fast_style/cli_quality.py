@@ -130,7 +130,9 @@ def run_quality(options: argparse.Namespace) -> int:
         name = model.source.name
         of_the_run = Path(options.model).is_dir() or name == MODEL_FILE
         stem = "quality" if of_the_run else f"{name.removesuffix('.safetensors')}.quality"
-        numbers = _output("--json", str(model.source.parent / f"{stem}.json"), (".json",))
+        # What comes along may be far from where it was asked for.
+        beside = model.source.parent if Path(options.model).exists() else Path()
+        numbers = _output("--json", str(beside / f"{stem}.json"), (".json",))
     assert numbers is not None
     plot = numbers.with_name(f"{numbers.stem}.png")
     config = config or model_config(model)

@@ -125,7 +125,7 @@ def train(
             if fresh or newest_checkpoint(folder) is None:
                 beginning = begin(config)
             stack.enter_context(RunLock(folder))
-        state, notes = _resume_or_start(config, beginning, description, replicas)
+        state, notes, beginning = _resume_or_start(config, beginning, description, replicas)
         writer, targets = None, []
         if preview is not None:
             if fresh and (aside := set_aside(folder)):
@@ -182,6 +182,7 @@ def train(
             held_out=HeldOut(state, objective, config, precision, validation),
             record=ValidationRecord.read(folder, _identity(config, held_out), start_step),
             replicas=replicas,
+            beginning=beginning,
         )
         try:
             with stop.deferred():
@@ -214,8 +215,8 @@ def _resume_or_start(
     beginning: Beginning | None,
     description: dict[str, Any],
     replicas: Replicas,
-) -> tuple[TrainState, list[str]]:
-    """Returns the state to begin with, and notes; completes the description.
+) -> tuple[TrainState, list[str], Beginning | None]:
+    """Returns the state to begin with, notes, and the beginning; completes the description.
 
     `beginning` is that of a new run, and None to go on. Where several processes train, the chief
     alone looks, and the others take over what it has found.
@@ -239,7 +240,9 @@ def _resume_or_start(
         notes += [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
         notes += check_resumable(config, description, earlier, checkpoint)
         # What it says of the beginning stays true.
-        description["started_from"] = earlier.get("started_from")
+        del description["started_from"]
+        if "started_from" in earlier:
+            description["started_from"] = earlier["started_from"]
         description["config"]["init_from"] = earlier.get("config", {}).get("init_from")
     with replicas.scope():
         state = TrainState(weights)
@@ -248,7 +251,7 @@ def _resume_or_start(
         for path in found[3]:
             put_out_of_the_way(path)
     replicas.take_over([*state.tensors().values(), state.step])
-    return state, notes
+    return state, notes, beginning
 
 
 def _target_names(config: RunConfig) -> list[str]:
@@ -284,6 +287,7 @@ class _Run:
     held_out: HeldOut
     record: ValidationRecord
     replicas: Replicas
+    beginning: Beginning | None  # None: it went on from a checkpoint.
     step: int = 0
     saved: int | None = None
     # Whether held-out losses have not improved for as long as the configuration allows.
@@ -465,7 +469,8 @@ class _Run:
                 self.state.restore(found[0], found[1])
                 source = found[0].name
             else:
-                self.state.restart(begin(self.config).weights)
+                # What `init_from` names may have changed, or be gone.
+                self.state.restart((self.beginning or begin(self.config)).weights)
                 source = "the start"
         self.replicas.take_over(list(self.state.tensors().values()))
         self.state.step.assign(step)

@@ -52,6 +52,7 @@ def test_the_quality_study_is_made_of_configurations_that_load(
             overrides = [*study._overrides(options, stage.settings), "steps=1"]
             config = load_config(ROOT / "conf/wave.yml", overrides)
             assert config.style_image == "s.jpg"
+            assert (config.init_from is not None) == variant.name.startswith("started")
             for pattern in stage.initial:
                 assert fnmatch.filter(weights, pattern), pattern
     small, large = next(v for v in variants if v.name == "small_first").stages

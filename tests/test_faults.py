@@ -21,10 +21,13 @@ import tiny
 from fast_style import checkpoints, files, saving, training
 from fast_style import objective as tags
 from fast_style.checkpoints import (
+    Model,
+    load_model,
     read_checkpoint,
     read_newest_checkpoint,
     remove_partial_files,
     save_checkpoint,
+    save_model,
 )
 from fast_style.cli import main
 from fast_style.errors import ConfigError, FastStyleError
@@ -33,6 +36,7 @@ from fast_style.run_events import TrainObserver, TrainResult
 from fast_style.run_lock import RunLock
 from fast_style.train_state import TrainState
 from fast_style.training import train
+from fast_style.transform_net import init_weights
 
 STEM = "fast-style-model.ckpt"
 
@@ -397,6 +401,37 @@ def test_weights_that_break_are_rolled_back_to_the_last_checkpoint(
     assert (four.pop("global_step"), two.pop("global_step"), five["global_step"]) == (4, 2, 5)
     assert_equal_tensors(two, four)
     assert not np.array_equal(five["out/weight"], four["out/weight"])
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_weights_that_break_before_a_checkpoint_go_back_to_where_they_came_from(
+    world: tiny.World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = tmp_path / "start.safetensors"
+    save_model(start, Model("johnson", 0.125, ("a",), init_weights("johnson", width=0.125), {}))
+    weights = load_model(start).weights
+    states: list[TrainState] = []
+    make = training.make_train_step
+
+    def make_and_keep(state: TrainState, *arguments: Any, **keywords: Any) -> Any:
+        states.append(state)
+        return make(state, *arguments, **keywords)
+
+    class Breaker(TrainObserver):
+        def on_step(self, step: int) -> None:
+            if step == 1:
+                weight = states[0].weights["res1/conv1/weight"]
+                weight.assign(weight * np.nan)
+                start.unlink()  # As --fresh renames the folder of the run before.
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "make_train_step", make_and_keep)
+        run_tiny(world, tmp_path, observer=Breaker(), steps=2, init_from=str(start))
+    assert "step 2: the weights are not finite numbers; going on from those of the start" in (
+        caplog.messages
+    )
+    ended = tensors_of(tmp_path, 2)
+    assert_equal_tensors({name: ended[name] for name in weights}, dict(weights))
 
 
 def test_broken_weights_without_a_checkpoint_start_over(world: tiny.World, tmp_path: Path) -> None:
