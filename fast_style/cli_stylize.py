@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 def stylize_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    styles = parser.add_mutually_exclusive_group()
-    styles.add_argument(
+    parser.add_argument(
         "--style",
         metavar="NAME",
         help="one style of a model of several (default: its first)",
     )
-    styles.add_argument(
+    parser.add_argument(
         "--style-weights",
         metavar="A,B,...",
         help="how much of each style, for models of several styles",
@@ -69,8 +68,10 @@ def stylize_options(options: argparse.Namespace) -> StylizeOptions:
     """Returns what the options say.
 
     Raises:
-      UsageError: If a value is out of its range.
+      UsageError: If a value is out of its range, or two contradict each other.
     """
+    if options.style is not None and options.style_weights is not None:
+        raise UsageError("--style: given beside --style-weights; keep one of them")
     style_weights = numbers("--style-weights", options.style_weights)
     try:
         return StylizeOptions(

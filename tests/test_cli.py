@@ -941,7 +941,7 @@ MISTAKES = [
         "a style and a mix",
         evaluation(options=("--style", "tiny", "--style-weights", "1")),
         2,
-        ("argument --style-weights: not allowed with argument --style",),
+        ("--style: given beside --style-weights; keep one of them",),
     ),
     Mistake(
         "a strength beyond the full style",
