@@ -373,16 +373,22 @@ def test_a_batch_that_is_not_finite_is_skipped_kept_and_named_and_a_resumed_run_
     assert_equal_tensors(tensors_of(tmp_path / "pieces", 4), tensors_of(tmp_path / "whole", 4))
 
 
-@pytest.mark.usefixtures("eagerly")
-def test_weights_that_break_are_rolled_back_to_the_last_checkpoint(
-    world: tiny.World, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    states: list[TrainState] = []
+def keep_states(patched: pytest.MonkeyPatch, states: list[TrainState]) -> None:
+    """Adds the state of each training that begins to a list."""
     make = training.make_train_step
 
     def make_and_keep(state: TrainState, *arguments: Any, **keywords: Any) -> Any:
         states.append(state)
         return make(state, *arguments, **keywords)
+
+    patched.setattr(training, "make_train_step", make_and_keep)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_weights_that_break_are_rolled_back_to_the_last_checkpoint(
+    world: tiny.World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    states: list[TrainState] = []
 
     class Breaker(TrainObserver):
         def on_step(self, step: int) -> None:
@@ -391,7 +397,7 @@ def test_weights_that_break_are_rolled_back_to_the_last_checkpoint(
                 weight.assign(weight * np.nan)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "make_train_step", make_and_keep)
+        keep_states(patched, states)
         result = run_tiny(world, tmp_path, observer=Breaker(), steps=5, checkpoint_every_steps=2)
     assert (result.steps, result.skipped_steps) == (5, (4,))
     assert f"step 4: the weights are not finite numbers; going on from those of {STEM}-2" in (
@@ -411,11 +417,6 @@ def test_weights_that_break_before_a_checkpoint_go_back_to_where_they_came_from(
     save_model(start, Model("johnson", 0.125, ("a",), init_weights("johnson", width=0.125), {}))
     weights = load_model(start).weights
     states: list[TrainState] = []
-    make = training.make_train_step
-
-    def make_and_keep(state: TrainState, *arguments: Any, **keywords: Any) -> Any:
-        states.append(state)
-        return make(state, *arguments, **keywords)
 
     class Breaker(TrainObserver):
         def on_step(self, step: int) -> None:
@@ -425,7 +426,7 @@ def test_weights_that_break_before_a_checkpoint_go_back_to_where_they_came_from(
                 start.unlink()  # As --fresh renames the folder of the run before.
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "make_train_step", make_and_keep)
+        keep_states(patched, states)
         run_tiny(world, tmp_path, observer=Breaker(), steps=2, init_from=str(start))
     assert "step 2: the weights are not finite numbers; going on from those of the start" in (
         caplog.messages
