@@ -289,7 +289,6 @@ def describe_run(
         "precision": precision,
         "versions": package_versions(),
         "git_commit": git_commit(),
-        "started_from": None,  # Known once the run has begun: see `Beginning.source`.
         "licence": "the licence of the style picture and photos decides; not stated by the run",
     }
 

@@ -240,7 +240,6 @@ def _resume_or_start(
         notes += [f"{path.name} is damaged: going on from {checkpoint.name}" for path in damaged]
         notes += check_resumable(config, description, earlier, checkpoint)
         # What it says of the beginning stays true.
-        del description["started_from"]
         if "started_from" in earlier:
             description["started_from"] = earlier["started_from"]
         description["config"]["init_from"] = earlier.get("config", {}).get("init_from")

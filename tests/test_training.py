@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 import tiny
 import weight_files
+from nets import random_weights
 
 from fast_style import builders, saving, train_state, training
 from fast_style import objective as tags
@@ -897,12 +898,7 @@ def pictures_of_styles(folder: Path, names: str) -> dict[str, Path]:
 
 def net_of_styles(path: Path, pictures: Sequence[Path]) -> dict[str, np.ndarray]:
     """Saves a small net of styles that differ in all that styles may, and returns its weights."""
-    count = len(pictures)
-    weights = init_weights("johnson", width=0.125, styles=count, seed=1)
-    generator = np.random.default_rng(count)
-    for name in weights:
-        if not name.endswith("/weight"):
-            weights[name] = generator.normal(size=weights[name].shape).astype(np.float32)
+    weights = random_weights("johnson", width=0.125, styles=len(pictures))
     hashes = {"style_sha256": [file_sha256(picture) for picture in pictures]}
     names = tuple(f"the {picture.stem}" for picture in pictures)
     save_model(path, Model("johnson", 0.125, names, weights, hashes))
