@@ -1,4 +1,4 @@
-"""What a run must not go through in silence: numbers that are not finite, pictures without one.
+"""What a run must not go through in silence: numbers that are not finite.
 
 `train_step` changes nothing but its count when a loss or a gradient is not finite. `Guard` says so,
 names what broke, keeps the batch for inspection, and ends a run that only fails.
@@ -26,15 +26,6 @@ MOST_IN_A_ROW = 3
 
 _MOST_KEPT = 20  # Batches kept for inspection in one folder: 16 MB at the default size.
 _MOST_NAMED = 6
-
-# A net that answers every photo with one colour has lost nearly all of the photo's contrast; styles
-# of few colours keep a quarter or more.
-_LEAST_CONTRAST = 0.1
-# Below this standard deviation, in levels, a photo itself has nothing to keep.
-_PLAIN_PHOTO = 4.0
-# A style of flat black and white can saturate this share of the pixel values above the photo's and
-# the style's own; patches that tanh holds at its ends go far beyond.
-_MOST_SATURATED = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,41 +191,3 @@ class Guard:
             _log.warning("%s", error)
             return None
         return path
-
-
-def output_fault(photo: np.ndarray, styled: np.ndarray, style: np.ndarray) -> str | None:
-    """Says what is wrong with a styled picture that has lost its content to one colour or two.
-
-    It is flat if the standard deviation of its pixel values, averaged over the channels, is less
-    than a tenth of the photo's; saturated if the share of its values at 0 or 255 exceeds that of
-    the photo and that of the style picture by more than a quarter.
-
-    Args:
-      photo: uint8 [H, W, 3], what was styled.
-      styled: uint8 [H', W', 3].
-      style: uint8 [H'', W'', 3], the picture whose style it took.
-
-    Returns:
-      What is wrong, for a person; none if nothing is.
-    """
-    photo_contrast, contrast = _contrast(photo), _contrast(styled)
-    if photo_contrast >= _PLAIN_PHOTO and contrast < _LEAST_CONTRAST * photo_contrast:
-        return (
-            f"it is flat: a contrast of {contrast:.1f} levels, and the photo has "
-            f"{photo_contrast:.1f}"
-        )
-    share, expected = _saturated(styled), max(_saturated(photo), _saturated(style))
-    if share > expected + _MOST_SATURATED:
-        return (
-            f"it is saturated: {share:.0%} of its values are 0 or 255, in the photo and the style "
-            f"picture at most {expected:.0%}"
-        )
-    return None
-
-
-def _contrast(picture: np.ndarray) -> float:
-    return float(picture.std(axis=(0, 1), dtype=np.float64).mean())
-
-
-def _saturated(picture: np.ndarray) -> float:
-    return float(np.mean((picture == 0) | (picture == 255)))

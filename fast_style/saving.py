@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fast_style.artefacts import picture_faults
 from fast_style.checkpoints import (
     MODEL_FILE,
     Model,
@@ -22,7 +23,6 @@ from fast_style.checkpoints import (
 )
 from fast_style.errors import FastStyleError
 from fast_style.files import refusal
-from fast_style.health import output_fault
 from fast_style.images import write_image
 from fast_style.stylize import stylize_batch
 from fast_style.train_state import TrainState
@@ -158,17 +158,17 @@ class RunWriter:
             choice = tf.one_hot([index], styles)
             pixels = stylize_batch(self.arch, state.weights, photo, choice, self.precision)
             styled.append(pixels[0].numpy())
-            fault = output_fault(self.preview, styled[-1], picture)
-            if fault:
+            faults = picture_faults(self.preview, styled[-1], picture)
+            if faults:
                 _log.warning(
-                    "step %d: the preview in style %s says little: %s; if this lasts, lower "
+                    "step %d: the preview in style %s is not right: %s; if this lasts, lower "
                     "learning_rate or the style's weight",
                     step,
                     name,
-                    fault,
+                    "; ".join(faults),
                     extra={
                         "event": "preview_fault",
-                        "fields": {"step": step, "style": name, "fault": fault},
+                        "fields": {"step": step, "style": name, "faults": faults},
                     },
                 )
         pixels = np.concatenate(styled, axis=1)

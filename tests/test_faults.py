@@ -458,7 +458,7 @@ def test_a_flat_preview_is_warned_about_at_each_checkpoint(
     monkeypatch.setattr(saving, "stylize_batch", black)
     train(world.config(workplace, checkpoint_every_steps=2), observer=TrainObserver())
     warnings = [message for message in caplog.messages if "preview" in message]
-    assert [message.partition(" says")[0] for message in warnings] == [
+    assert [message.partition(" is not right")[0] for message in warnings] == [
         f"step {step}: the preview in style tiny" for step in (2, 4)
     ]
     assert "it is flat: a contrast of 0.0 levels" in warnings[0]
