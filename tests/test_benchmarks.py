@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,36 @@ def test_the_quality_study_is_made_of_configurations_that_load(
             overrides = [*study._overrides(options, stage.settings), "steps=1"]
             config = load_config(ROOT / "conf/wave.yml", overrides)
             assert config.style_image == "s.jpg"
-            assert (config.init_from is not None) == variant.name.startswith("started")
+            first = stage is variant.stages[0]
+            started = variant.name.startswith("started") or variant.name == "together"
+            assert (config.init_from is not None) == (first and started)
             for pattern in stage.initial:
                 assert fnmatch.filter(weights, pattern), pattern
     small, large = next(v for v in variants if v.name == "small_first").stages
     assert (small.settings["image_size"], small.settings["style_weight"]) == (48, 15.0)
     assert "image_size" not in large.settings
+
+
+def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    robustness = importlib.import_module("robustness")
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--photos", "p", "--held-out", "h", "--image-size", "64", "-o", "o"]
+    )
+    options = robustness._arguments()
+    runs = robustness._runs()
+    assert len({run.name for run in runs}) == len({run.seed for run in runs}) == len(runs) == 20
+    assert len({(run.style, run.precision) for run in runs}) == 10
+    for run in runs:
+        settings = robustness._settings(options, run)
+        overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        config = load_config(ROOT / f"conf/{run.style}.yml", overrides)
+        whole = load_config(ROOT / f"conf/{run.style}.yml")
+        assert config.style_weight == pytest.approx((whole.style_weight or 0.0) / 16.0)
+        assert (config.precision, config.seed) == (run.precision, run.seed)
+        assert (config.init_from is None) == run.name.endswith("afresh")
 
 
 def test_there_are_benchmarks() -> None:

@@ -1,0 +1,216 @@
+"""Does training hold? Twenty short runs: five styles, both precisions, started and afresh.
+
+    python benchmarks/robustness.py --photos DIR --held-out DIR -o OUT
+
+Each run has a seed of its own; half start from the net that comes along, as the files in `conf/`
+say, and half afresh, which is harder. Steps whose numbers were not finite, warnings about previews
+and losses are read from the run's log; then photos that no run has seen are stylized at twice the
+size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has
+a row for each style.
+
+Started again, it goes on with the first run that has no result. It prints one line of JSON for
+each run, and leaves `table.md` and the runs in OUT; with `--only`, several processes share it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import emit
+
+from fast_style.files import atomic_path
+
+ROOT = Path(__file__).resolve().parents[1]
+STYLES = ("candy", "mosaic", "wave", "scream", "feathers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the runs.
+
+    Attributes:
+      style: Its file in `conf/`.
+      precision: float32 or bfloat16.
+      started: Whether it starts from the net that comes along.
+      seed: Of everything random.
+    """
+
+    style: str
+    precision: str
+    started: bool
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names its folder."""
+        return f"{self.style}_{self.precision}_{'started' if self.started else 'afresh'}"
+
+
+def main() -> None:
+    """Trains and looks at the runs that have no result yet."""
+    options = _arguments()
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = _runs()
+    for run in runs:
+        if run.style in (options.only or STYLES) and _result(options, folder, run) is None:
+            found = _look(options, folder, run, _train(options, folder, run))
+            with atomic_path(folder / f"{run.name}.json") as aside:
+                record = {"asked": _asked(options, run), "found": found}
+                aside.write_text(json.dumps(record), encoding="utf-8")
+            emit("robustness", run.name, found)
+    done = [(run, found) for run in runs if (found := _result(options, folder, run)) is not None]
+    with atomic_path(folder / "table.md") as aside:
+        aside.write_text(_table(done), encoding="utf-8")
+    _sheet(options, folder, [run for run, _ in done])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--photos", required=True, help="a folder to train on")
+    parser.add_argument("--held-out", required=True, help="a folder to look at")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--limit", type=int, default=4, help="held-out photos to measure")
+    parser.add_argument("--show", metavar="DIR", help="photo of the sheet (default: --held-out)")
+    parser.add_argument("--only", action="append", choices=STYLES, help="may be repeated")
+    parser.add_argument("-o", "--output", required=True)
+    return parser.parse_args()
+
+
+def _runs() -> list[Run]:
+    """Returns all twenty."""
+    kinds = [
+        (style, precision, started)
+        for style in STYLES
+        for precision in ("float32", "bfloat16")
+        for started in (True, False)
+    ]
+    return [Run(*kind, seed) for seed, kind in enumerate(kinds)]
+
+
+def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
+    """Returns what a run changes in its style's file.
+
+    A weight keeps its meaning on smaller pictures when it shrinks with their area.
+    """
+    from fast_style.config import load_config
+
+    config = load_config(ROOT / f"conf/{run.style}.yml")
+    assert config.style_image is not None and config.style_weight is not None
+    settings = {
+        "style_image": str(ROOT / config.style_image),
+        "dataset": options.photos,
+        "loss_model": "vgg_mini",
+        "loss_model_file": str(ROOT / "pretrained/vgg_mini.safetensors"),
+        "style_weight": config.style_weight * (options.image_size / config.image_size) ** 2,
+        "image_size": options.image_size,
+        "batch_size": options.batch_size,
+        "steps": options.steps,
+        "precision": run.precision,
+        "seed": run.seed,
+        "random_crop": True,
+        "random_flip": True,
+    }
+    return settings if run.started else {**settings, "init_from": None}
+
+
+def _asked(options: argparse.Namespace, run: Run) -> dict[str, Any]:
+    """Returns what a result depends on."""
+    return {**_settings(options, run), "held_out": options.held_out, "limit": options.limit}
+
+
+def _result(options: argparse.Namespace, folder: Path, run: Run) -> dict[str, Any] | None:
+    file = folder / f"{run.name}.json"
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return record["found"] if record.get("asked") == _asked(options, run) else None
+
+
+def _train(options: argparse.Namespace, folder: Path, run: Run) -> list[dict[str, Any]]:
+    """Trains afresh and returns the events of the run's log."""
+    command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / f"conf/{run.style}.yml")]
+    settings = {
+        **_settings(options, run),
+        "naming": run.name,
+        "model_path": str(folder),
+        "checkpoint_every_steps": max(1, options.steps // 4),
+    }
+    for key, value in settings.items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    print(f"{run.name}: training", file=sys.stderr, flush=True)
+    ran = subprocess.run(
+        [*command, "--fresh", "--log-json"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def _look(
+    options: argparse.Namespace, folder: Path, run: Run, events: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns what the log and the pictures say."""
+    import fast_style
+    from fast_style.artefacts import picture_faults
+    from fast_style.builders import load_style_pictures
+    from fast_style.config import load_config
+    from fast_style.data import find_photos, read_crops
+
+    (end,) = (event for event in events if event["event"] == "end")
+    overrides = [f"{key}={json.dumps(value)}" for key, value in _settings(options, run).items()]
+    (style,) = load_style_pictures(load_config(ROOT / f"conf/{run.style}.yml", overrides))
+    net = fast_style.load(folder / run.name)
+    photos = read_crops(find_photos(options.held_out), 2 * options.image_size, limit=options.limit)
+    faults = [picture_faults(photo, net.stylize(photo), style) for photo in photos]
+    return {
+        "first": round(end["first"]["total_loss"]),
+        "last": round(end["last"]["total_loss"]),
+        "not_finite": len(end["skipped_steps"]),
+        "warnings": [e["message"] for e in events if e["event"] == "preview_fault"],
+        "pictures": len(photos),
+        "faults": [fault for found in faults for fault in found],
+    }
+
+
+def _table(done: Sequence[tuple[Run, dict[str, Any]]]) -> str:
+    """Returns all results in Markdown."""
+    lines = [
+        "| run | seed | total loss, first step | mean of the last 20 | steps not finite "
+        "| previews warned about | faults in pictures |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run, found in done:
+        losses = f"{found['first']:,} | {found['last']:,} | {found['not_finite']}"
+        faults = "; ".join(sorted(set(found["faults"]))) or "none"
+        lines.append(
+            f"| {run.name} | {run.seed} | {losses} | {len(found['warnings'])} "
+            f"| {faults} ({found['pictures']} pictures) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _sheet(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> None:
+    """Writes a picture of each run, a row for each style."""
+    import fast_style
+    from fast_style.contact_sheet import Cell, contact_sheet
+    from fast_style.data import find_photos, read_crops
+    from fast_style.images import write_image
+
+    side = 2 * options.image_size
+    (photo,) = read_crops(find_photos(options.show or options.held_out), side, limit=1)
+    cells: dict[str, list[Cell]] = {run.style: [] for run in runs}
+    for run in runs:
+        styled = fast_style.load(folder / run.name).stylize(np.asarray(photo))
+        cells[run.style].append(Cell(run.name.replace("_", " "), styled))
+    write_image(folder / "sheet.jpg", contact_sheet(list(cells.values()), side=side))
+
+
+if __name__ == "__main__":
+    main()
