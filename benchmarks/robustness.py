@@ -6,10 +6,10 @@ Each run has a seed of its own; half start from the net that comes along, as the
 say, and half afresh, which is harder. Steps whose numbers were not finite, warnings about previews
 and losses are read from the run's log; then photos that no run has seen are stylized at twice the
 size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has
-a row for each style.
+a row for each style. A run that fails is a result, too.
 
-Started again, it goes on with the first run that has no result. It prints one line of JSON for
-each run, and leaves `table.md` and the runs in OUT; with `--only`, several processes share it.
+Started again, it goes on with the first run that was not trained yet. It prints one line of JSON
+for each run, and leaves `table.md` and the runs in OUT; with `--only`, several processes share it.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ class Run:
 
 
 def main() -> None:
-    """Trains and looks at the runs that have no result yet."""
+    """Trains the runs that were not yet, and looks at all that were."""
     options = _arguments()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    runs = _runs()
-    for run in runs:
-        if run.style in (options.only or STYLES) and _result(options, folder, run) is None:
-            found = _look(options, folder, run, _train(options, folder, run))
-            with atomic_path(folder / f"{run.name}.json") as aside:
-                record = {"asked": _asked(options, run), "found": found}
-                aside.write_text(json.dumps(record), encoding="utf-8")
+    done = []
+    for run in _runs():
+        events = _log(options, folder, run)
+        if events is None and run.style in (options.only or STYLES):
+            events = _train(options, folder, run)
+        if events is not None:
+            found = _look(options, folder, run, events)
             emit("robustness", run.name, found)
-    done = [(run, found) for run in runs if (found := _result(options, folder, run)) is not None]
+            done.append((run, found))
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(_table(done), encoding="utf-8")
-    _sheet(options, folder, [run for run, _ in done])
+    _sheet(options, folder, [run for run, found in done if "failed" not in found])
 
 
 def _arguments() -> argparse.Namespace:
@@ -124,33 +124,48 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
     return settings if run.started else {**settings, "init_from": None}
 
 
-def _asked(options: argparse.Namespace, run: Run) -> dict[str, Any]:
-    """Returns what a result depends on."""
-    return {**_settings(options, run), "held_out": options.held_out, "limit": options.limit}
+def _overrides(options: argparse.Namespace, run: Run) -> list[str]:
+    """Returns the settings as `--set` takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in _settings(options, run).items()]
 
 
-def _result(options: argparse.Namespace, folder: Path, run: Run) -> dict[str, Any] | None:
+def _config(options: argparse.Namespace, run: Run) -> Any:
+    """Returns the configuration of a run, but for its name and folder."""
+    from fast_style.config import load_config
+
+    return load_config(ROOT / f"conf/{run.style}.yml", _overrides(options, run))
+
+
+def _asked(options: argparse.Namespace, run: Run) -> Any:
+    """Returns what a run depends on, as JSON has it."""
+    return json.loads(json.dumps(_config(options, run).to_dict()))
+
+
+def _log(options: argparse.Namespace, folder: Path, run: Run) -> list[dict[str, Any]] | None:
+    """Returns the events of a run that was trained before, as now asked for."""
     file = folder / f"{run.name}.json"
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return record["found"] if record.get("asked") == _asked(options, run) else None
+    return record["events"] if record.get("asked") == _asked(options, run) else None
 
 
 def _train(options: argparse.Namespace, folder: Path, run: Run) -> list[dict[str, Any]]:
-    """Trains afresh and returns the events of the run's log."""
+    """Trains afresh, keeps the events of the run's log, and returns them."""
     command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / f"conf/{run.style}.yml")]
-    settings = {
-        **_settings(options, run),
-        "naming": run.name,
-        "model_path": str(folder),
-        "checkpoint_every_steps": max(1, options.steps // 4),
-    }
-    for key, value in settings.items():
-        command += ["--set", f"{key}={json.dumps(value)}"]
+    for override in (
+        *_overrides(options, run),
+        *(f"naming={run.name}", f"model_path={folder}"),
+        f"checkpoint_every_steps={max(1, options.steps // 4)}",
+    ):
+        command += ["--set", override]
     print(f"{run.name}: training", file=sys.stderr, flush=True)
-    ran = subprocess.run(
-        [*command, "--fresh", "--log-json"], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return [json.loads(line) for line in ran.stdout.splitlines()]
+    ran = subprocess.run([*command, "--fresh", "--log-json"], stdout=subprocess.PIPE, text=True)
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    if ran.returncode and not any(event["event"] == "error" for event in events):
+        raise SystemExit(f"{run.name} was stopped (exit code {ran.returncode})")
+    with atomic_path(folder / f"{run.name}.json") as aside:
+        record = {"asked": _asked(options, run), "events": events}
+        aside.write_text(json.dumps(record), encoding="utf-8")
+    return events
 
 
 def _look(
@@ -158,23 +173,32 @@ def _look(
 ) -> dict[str, Any]:
     """Returns what the log and the pictures say."""
     import fast_style
-    from fast_style.artefacts import picture_faults
+    from fast_style.artefacts import marks_of, picture_faults
     from fast_style.builders import load_style_pictures
-    from fast_style.config import load_config
     from fast_style.data import find_photos, read_crops
 
+    found: dict[str, Any] = {
+        "warnings": [e["message"] for e in events if e["event"] == "preview_fault"]
+    }
+    errors = [event["message"] for event in events if event["event"] == "error"]
+    if errors:
+        return {**found, "failed": errors[-1]}
     (end,) = (event for event in events if event["event"] == "end")
-    overrides = [f"{key}={json.dumps(value)}" for key, value in _settings(options, run).items()]
-    (style,) = load_style_pictures(load_config(ROOT / f"conf/{run.style}.yml", overrides))
+    (style,) = load_style_pictures(_config(options, run))
     net = fast_style.load(folder / run.name)
     photos = read_crops(find_photos(options.held_out), 2 * options.image_size, limit=options.limit)
-    faults = [picture_faults(photo, net.stylize(photo), style) for photo in photos]
+    style_marks = marks_of(style)
+    faults = [
+        picture_faults(marks_of(photo), marks_of(net.stylize(photo)), style_marks)
+        for photo in photos
+    ]
     return {
-        "first": round(end["first"]["total_loss"]),
-        "last": round(end["last"]["total_loss"]),
+        **found,
+        "first": round(end["first"]["total_loss"]) if end["first"] else None,
+        "last": round(end["last"]["total_loss"]) if end["last"] else None,
         "not_finite": len(end["skipped_steps"]),
-        "warnings": [e["message"] for e in events if e["event"] == "preview_fault"],
         "pictures": len(photos),
+        "faulty": sum(map(bool, faults)),
         "faults": [fault for found in faults for fault in found],
     }
 
@@ -182,16 +206,19 @@ def _look(
 def _table(done: Sequence[tuple[Run, dict[str, Any]]]) -> str:
     """Returns all results in Markdown."""
     lines = [
-        "| run | seed | total loss, first step | mean of the last 20 | steps not finite "
-        "| previews warned about | faults in pictures |",
-        "|---|---|---|---|---|---|---|",
+        "| run | seed | total loss, first finite step | mean of the last 20 | steps not finite "
+        "| previews warned about | faulty pictures | one of their faults |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run, found in done:
+        head = f"| {run.name} | {run.seed} |"
+        if "failed" in found:
+            lines.append(f"{head} failed: {found['failed']} | | | {len(found['warnings'])} | | |")
+            continue
         losses = f"{found['first']:,} | {found['last']:,} | {found['not_finite']}"
-        faults = "; ".join(sorted(set(found["faults"]))) or "none"
         lines.append(
-            f"| {run.name} | {run.seed} | {losses} | {len(found['warnings'])} "
-            f"| {faults} ({found['pictures']} pictures) |"
+            f"{head} {losses} | {len(found['warnings'])} "
+            f"| {found['faulty']} of {found['pictures']} | {next(iter(found['faults']), '')} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from fast_style.artefacts import picture_faults
+from fast_style.artefacts import Marks, marks_of, picture_faults
 from fast_style.checkpoints import (
     MODEL_FILE,
     Model,
@@ -147,22 +148,27 @@ class RunWriter:
                 tf.summary.image("origin", photos, max_outputs=4)
         self.events.flush()
 
+    @cached_property
+    def _marks(self) -> list[Marks]:
+        """What is measured in the preview photo, and in each style picture."""
+        return [marks_of(picture) for picture in (self.preview, *self.style_pictures)]
+
     def _write_preview(self, state: TrainState, step: int) -> None:
         """Writes preview.jpg, the preview photo in each style, side by side; looks at it too."""
         photo = tf.constant(self.preview[None])
         styles = len(self.style_names)
         styled = []
-        for index, (name, picture) in enumerate(
-            zip(self.style_names, self.style_pictures, strict=True)
-        ):
+        photo_marks, *style_marks = self._marks
+        for index, (name, marks) in enumerate(zip(self.style_names, style_marks, strict=True)):
             choice = tf.one_hot([index], styles)
             pixels = stylize_batch(self.arch, state.weights, photo, choice, self.precision)
             styled.append(pixels[0].numpy())
-            faults = picture_faults(self.preview, styled[-1], picture)
+            faults = picture_faults(photo_marks, marks_of(styled[-1]), marks)
             if faults:
                 _log.warning(
-                    "step %d: the preview in style %s is not right: %s; if this lasts, lower "
-                    "learning_rate or the style's weight",
+                    "step %d: the preview in style %s is not right: %s; early in a run that is "
+                    "usual; if it lasts, train longer, or lower learning_rate or the style's "
+                    "weight",
                     step,
                     name,
                     "; ".join(faults),
