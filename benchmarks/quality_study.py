@@ -148,9 +148,11 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
     """Reads the file of variants; what a variant does not set is the baseline's."""
     content = yaml.safe_load(Path(options.variants).read_text(encoding="utf-8"))
     baseline = content["baseline"]
-    found = [Variant("baseline", "the fixed point", (Stage(baseline),))]
+    found = [Variant("baseline", "the fixed point", (_stage(options, baseline, {}),))]
     for name, entry in content["variants"].items():
-        stages = [_stage(options, baseline, part) for part in entry.get("stages") or [entry]]
+        first, *later = entry.get("stages") or [entry]
+        stages = [_stage(options, baseline, first)]
+        stages += [_stage(options, {"set": baseline["set"]}, part) for part in later]
         found.append(Variant(name, entry["why"], tuple(stages)))
     return found
 
@@ -161,13 +163,16 @@ def _stage(options: argparse.Namespace, baseline: dict[str, Any], part: dict[str
     Its `scale` is of the study's picture size. A style weight keeps its meaning when it grows with
     the square of that, so it does; `style` is a factor of it besides.
     """
-    settings = {**baseline, **part.get("set", {})}
+    settings = {**baseline["set"], **part.get("set", {})}
     if "scale" in part:
         settings["image_size"] = round(options.image_size * part["scale"])
     if "scale" in part or "style" in part:
         factor = part.get("style", 1.0) * part.get("scale", 1.0) ** 2
         settings["style_weight"] = options.style_weight * factor
-    return Stage(settings, part.get("share", 1.0), part.get("initial", {}))
+    initial = {**baseline.get("initial", {}), **part.get("initial", {})}
+    if settings["init_from"] is not None:  # Those weights begin as they are.
+        initial = {}
+    return Stage(settings, part.get("share", 1.0), initial)
 
 
 def _settings(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -161,14 +161,15 @@ def _johnson_shapes(width: float, styles: int) -> dict[str, tuple[int, ...]]:
 def _johnson_initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """He et al. (2015): variance 2 / fan-in keeps the scale of activations behind a ReLU.
 
-    The last convolution has no ReLU behind it: variance 1 / fan-in gives inputs of tanh with
-    variance about 1/2 from its rectified unit-variance inputs, where tanh has its slope.
+    The last convolution begins at a tenth of the deviation of unit variance, so that pictures begin
+    grey. At unit variance they begin as noise, whose style loss is seven times as large, and
+    training spends its first steps on unlearning it (`grey_start` in docs/quality.md).
     """
     if name.endswith("/scale"):
         return np.ones(shape)
     if name.endswith(("/offset", "/bias")):
         return np.zeros(shape)
-    gain = 1.0 if name == "out/weight" else 2.0
+    gain = 0.01 if name == "out/weight" else 2.0
     return rng.standard_normal(shape) * math.sqrt(gain / math.prod(shape[:-1]))
 
 

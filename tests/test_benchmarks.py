@@ -56,6 +56,7 @@ def test_the_quality_study_is_made_of_configurations_that_load(
             first = stage is variant.stages[0]
             started = variant.name.startswith("started") or variant.name == "together"
             assert (config.init_from is not None) == (first and started)
+            assert bool(stage.initial) == (first and not started)
             for pattern in stage.initial:
                 assert fnmatch.filter(weights, pattern), pattern
     small, large = next(v for v in variants if v.name == "small_first").stages

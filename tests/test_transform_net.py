@@ -21,14 +21,15 @@ def photos(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def perturbed(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every weight away from its special initial value (scales of 1, offsets of 0)."""
+    """Scales and offsets away from their initial 1 and 0; pictures that are not grey."""
     rng = np.random.default_rng(5)
-    return {
+    weights = {
         name: (value + 0.1 * rng.standard_normal(value.shape)).astype(np.float32)
         if value.ndim == 2
         else value
         for name, value in weights.items()
     }
+    return {**weights, "out/weight": 10.0 * weights["out/weight"]}
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
@@ -119,6 +120,17 @@ def test_one_trace_serves_all_sizes_and_keeps_them(arch: str) -> None:
     for height, width in SIZES:
         assert run(tf.constant(photos(1, height, width))).shape == (1, height, width, 3)
     assert len(traces) == 1
+
+
+def test_fresh_pictures_are_nearly_grey() -> None:
+    images = tf.constant(photos(2, 64, 64))
+    weights = transform_net.init_weights("johnson", seed=3)
+    styled = transform_net.transform("johnson", weights, images, tf.ones([2, 1])).numpy()
+    assert 1.0 < styled.std() < 20.0
+    assert abs(styled.mean() - 127.5) < 10.0
+    louder = {**weights, "out/weight": 10.0 * weights["out/weight"]}
+    styled = transform_net.transform("johnson", louder, images, tf.ones([2, 1])).numpy()
+    assert styled.std() > 50.0
 
 
 def test_fresh_weights_depend_on_the_seed_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 import reference
 import tensorflow as tf
 import weight_files
-from nets import operations, random_map
+from nets import operations, random_map, random_weights
 
 from fast_style import hardware, layers, winograd
 from fast_style.checkpoints import Model
@@ -138,7 +138,7 @@ def test_a_transform_net_and_its_gradients_stay_what_they_were(
     arch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     width = {"johnson": 0.5, "slim2016": 1.0}[arch]
-    initial = init_weights(arch, width=width)
+    initial = random_weights(arch, width=width)
     photo = np.random.default_rng(0).uniform(0, 255, (2, 37, 50, 3)).astype(np.float32)
     pull = random_map(*photo.shape, seed=1)
 
@@ -205,7 +205,7 @@ def test_a_persistent_tape_keeps_nothing_of_the_way_forward() -> None:
 def test_exact_tiles_stay_within_a_level_of_the_whole(arch: str) -> None:
     width = {"johnson": 0.5, "slim2016": 1.0}[arch]
     stylizer = Stylizer(
-        Model(arch, width, ("random",), init_weights(arch, width=width)), precision="float32"
+        Model(arch, width, ("random",), random_weights(arch, width=width)), precision="float32"
     )
     photo = np.random.default_rng(0).integers(0, 256, (175, 213, 3), np.uint8)
     whole = stylizer.stylize(photo, tile="off").astype(int)
