@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py --photos DIR --held-out DIR -o OUT
 
-Each run has a seed of its own; half start from the net that comes along, as the files in `conf/`
-say, and half afresh, which is harder. Steps whose numbers were not finite, warnings about previews
+Each run has a seed of its own; half start from the net that comes along, and half afresh, which is
+harder. Steps whose numbers were not finite, warnings about previews
 and losses are read from the run's log; then photos that no run has seen are stylized at twice the
 size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has
 a row for each style. A run that fails is a result, too.
@@ -107,7 +107,7 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
 
     config = load_config(ROOT / f"conf/{run.style}.yml")
     assert config.style_image is not None and config.style_weight is not None
-    settings = {
+    return {
         "style_image": str(ROOT / config.style_image),
         "dataset": options.photos,
         "loss_model": "vgg_mini",
@@ -120,8 +120,8 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "random_crop": True,
         "random_flip": True,
+        "init_from": "pretrained/johnson.safetensors" if run.started else None,
     }
-    return settings if run.started else {**settings, "init_from": None}
 
 
 def _overrides(options: argparse.Namespace, run: Run) -> list[str]:

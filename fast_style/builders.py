@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fast_style.checkpoints import START, Model, load_model
+from fast_style.checkpoints import Model, load_model
 from fast_style.config import RunConfig, StyleSpec
 from fast_style.data import check_enough, find_photos
 from fast_style.errors import ConfigError, DataError, ImageError, ModelError
@@ -194,21 +194,18 @@ class Beginning:
       source: The file they are from and its hash, for the header of what the run writes; none:
         they are fresh.
       told: The same for a person; none: they are fresh.
-      notes: Sentences a person should read.
     """
 
     weights: dict[str, np.ndarray]
     source: dict[str, str] | None = None
     told: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 def begin(config: RunConfig) -> Beginning:
     """Returns the weights a new run starts from: fresh ones, or those of `init_from`.
 
     There, a style whose very picture the net was trained with goes on from that style; others
-    start from the mean of all, which is what the net makes of its styles in equal parts. `START`,
-    which comes along, is for nets of its shape; others start afresh.
+    start from the mean of all, which is what the net makes of its styles in equal parts.
 
     Raises:
       ConfigError: If the net of `init_from` is of another architecture or width.
@@ -228,8 +225,6 @@ def begin(config: RunConfig) -> Beginning:
     }:
         there = f"arch {model.arch}, width {model.width:g}"
         here = f"arch {config.arch}, width {config.width:g}"
-        if Path(config.init_from) == START:
-            return Beginning(fresh, notes=(f"starts afresh: {START} is for {there}, not {here}",))
         raise ConfigError(
             f"{config.naming}: init_from",
             [

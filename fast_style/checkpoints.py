@@ -39,7 +39,7 @@ from fast_style.files import (
 )
 from fast_style.transform_net import ARCHITECTURES, architecture
 
-START = Path("pretrained/johnson.safetensors")  # What comes along for others to start from.
+START = Path("pretrained/johnson.safetensors")  # A net of eight styles that comes along.
 CHECKPOINT_STEM = "fast-style-model.ckpt"
 MODEL_FILE = "model.safetensors"
 STEP = "global_step"

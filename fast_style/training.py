@@ -228,7 +228,6 @@ def _resume_or_start(
             if found is None:  # There was one, but it went away a moment ago.
                 beginning = begin(config)
         if beginning is not None:
-            notes += beginning.notes
             description["started_from"] = beginning.source
     if beginning is not None:
         weights = beginning.weights

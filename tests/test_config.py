@@ -216,7 +216,6 @@ def test_our_style_files_keep_the_ancestors_values(naming: str, tmp_path: Path) 
         optimizer="muon",
         learning_rate_schedule="cosine",
         warmup_steps=20,
-        init_from="pretrained/johnson.safetensors",
     )
 
 

@@ -61,11 +61,6 @@ def test_it_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert START.name in packaging
 
 
-@pytest.mark.parametrize("naming", OTHERS)
-def test_the_configurations_start_from_it(naming: str) -> None:
-    assert load_config(ROOT / f"conf/{naming}.yml").init_from == START.as_posix()
-
-
 def test_every_style_of_it_makes_a_picture_of_its_own() -> None:
     net = fast_style.load(ROOT / START, precision="float32")
     photo = cover_crop(read_image(PHOTO), 128)

@@ -22,7 +22,6 @@ from fast_style.builders import begin
 from fast_style.checkpoints import (
     FIRST_MOMENT,
     SECOND_MOMENT,
-    START,
     STEP,
     Model,
     load_model,
@@ -966,17 +965,6 @@ def test_a_fresh_run_that_goes_on_does_not_claim_a_start_that_it_never_had(
     run_tiny(world, tmp_path, init_from="another", steps=2)
     made = load_model(tmp_path / "models" / "tiny").metadata
     assert (made["started_from"], made["config"]["init_from"]) == (None, None)
-
-
-def test_the_start_that_comes_along_is_for_nets_of_its_shape(
-    world: tiny.World, tmp_path: Path
-) -> None:
-    beginning = begin(world.config(tmp_path, init_from=START.as_posix()))
-    assert (beginning.source, beginning.told) == (None, None)
-    assert beginning.notes == (
-        f"starts afresh: {START} is for arch johnson, width 1, not arch johnson, width 0.125",
-    )
-    assert_equal_tensors(beginning.weights, init_weights("johnson", width=0.125))
 
 
 def test_a_start_that_is_missing_is_told_with_its_key(world: tiny.World, tmp_path: Path) -> None:
