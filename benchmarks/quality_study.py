@@ -78,6 +78,7 @@ def main() -> None:
         emit("quality_study", "steps", counts)
         return
     for variant in chosen:
+        _set_others_aside(options, folder, variant)
         steps = counts[variant.name]
         run = _train(options, folder, variant, steps)
         found = {"steps": sum(steps), **_score(options, folder, run)}
@@ -169,9 +170,11 @@ def _stage(options: argparse.Namespace, baseline: dict[str, Any], part: dict[str
     if "scale" in part or "style" in part:
         factor = part.get("style", 1.0) * part.get("scale", 1.0) ** 2
         settings["style_weight"] = options.style_weight * factor
-    initial = {**baseline.get("initial", {}), **part.get("initial", {})}
-    if settings["init_from"] is not None:  # Those weights begin as they are.
-        initial = {}
+    initial = part.get("initial", {})
+    if settings["init_from"] is None:
+        initial = {**baseline.get("initial", {}), **initial}
+    elif initial:
+        raise SystemExit("a stage has `initial` or init_from, not both")
     return Stage(settings, part.get("share", 1.0), initial)
 
 
@@ -278,6 +281,20 @@ def _train(
         run = folder / name
     assert run is not None
     return run
+
+
+def _set_others_aside(options: argparse.Namespace, folder: Path, variant: Variant) -> None:
+    """Renames runs of a variant's name that were made for other settings, and marks new ones."""
+    from fast_style.saving import set_aside
+
+    mark, asked = folder / f"{variant.name}_asked.json", _asked(options, variant)
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == asked:
+        return
+    for number in range(1, len(variant.stages) + 1):
+        last = number == len(variant.stages)
+        set_aside(folder / (variant.name if last else f"{variant.name}_{number}"))
+    with atomic_path(mark) as aside:
+        aside.write_text(json.dumps(asked), encoding="utf-8")
 
 
 def _start(path: Path, stage: Stage) -> Path:

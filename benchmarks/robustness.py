@@ -8,8 +8,9 @@ and losses are read from the run's log; then photos that no run has seen are sty
 size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has
 a row for each style. A run that fails is a result, too.
 
-Started again, it goes on with the first run that was not trained yet. It prints one line of JSON
-for each run, and leaves `table.md` and the runs in OUT; with `--only`, several processes share it.
+Started again, it trains what is not trained yet, and again what failed. It prints one line of JSON
+for each run, and leaves `table.md` and the runs in OUT. With `--only`, several processes share it;
+the last to end, or one more call, makes the whole table.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from common import emit
 from fast_style.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
+_STOPPED = (129, 130, 143, -1, -2, -15)  # By a signal that a person or the system sent.
 STYLES = ("candy", "mosaic", "wave", "scream", "feathers")
 
 
@@ -59,18 +61,22 @@ def main() -> None:
     options = _arguments()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
+    for run in _runs():
+        events = _log(options, folder, run)
+        if run.style in (options.only or STYLES) and (events is None or _errors(events)):
+            _train(options, folder, run)
     done = []
     for run in _runs():
         events = _log(options, folder, run)
-        if events is None and run.style in (options.only or STYLES):
-            events = _train(options, folder, run)
         if events is not None:
             found = _look(options, folder, run, events)
             emit("robustness", run.name, found)
             done.append((run, found))
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(_table(done), encoding="utf-8")
-    _sheet(options, folder, [run for run, found in done if "failed" not in found])
+    shown = [run for run, found in done if "failed" not in found]
+    if shown:
+        _sheet(options, folder, shown)
 
 
 def _arguments() -> argparse.Namespace:
@@ -148,8 +154,13 @@ def _log(options: argparse.Namespace, folder: Path, run: Run) -> list[dict[str, 
     return record["events"] if record.get("asked") == _asked(options, run) else None
 
 
-def _train(options: argparse.Namespace, folder: Path, run: Run) -> list[dict[str, Any]]:
-    """Trains afresh, keeps the events of the run's log, and returns them."""
+def _errors(events: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns why a run failed; nothing if it did not."""
+    return [event["message"] for event in events if event["event"] == "error"]
+
+
+def _train(options: argparse.Namespace, folder: Path, run: Run) -> None:
+    """Trains afresh and keeps the events of the run's log."""
     command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / f"conf/{run.style}.yml")]
     for override in (
         *_overrides(options, run),
@@ -159,13 +170,16 @@ def _train(options: argparse.Namespace, folder: Path, run: Run) -> list[dict[str
         command += ["--set", override]
     print(f"{run.name}: training", file=sys.stderr, flush=True)
     ran = subprocess.run([*command, "--fresh", "--log-json"], stdout=subprocess.PIPE, text=True)
-    events = [json.loads(line) for line in ran.stdout.splitlines()]
-    if ran.returncode and not any(event["event"] == "error" for event in events):
+    if ran.returncode in _STOPPED:
         raise SystemExit(f"{run.name} was stopped (exit code {ran.returncode})")
+    # A process that is killed may leave half a line.
+    lines = [line for line in ran.stdout.splitlines() if line.endswith("}")]
+    events = [json.loads(line) for line in lines]
+    if ran.returncode and not _errors(events):
+        events.append({"event": "error", "message": f"exit code {ran.returncode}"})
     with atomic_path(folder / f"{run.name}.json") as aside:
         record = {"asked": _asked(options, run), "events": events}
         aside.write_text(json.dumps(record), encoding="utf-8")
-    return events
 
 
 def _look(
@@ -180,9 +194,9 @@ def _look(
     found: dict[str, Any] = {
         "warnings": [e["message"] for e in events if e["event"] == "preview_fault"]
     }
-    errors = [event["message"] for event in events if event["event"] == "error"]
+    errors = _errors(events)
     if errors:
-        return {**found, "failed": errors[-1]}
+        return {**found, "failed": " ".join(errors[-1].split())}
     (end,) = (event for event in events if event["event"] == "end")
     (style,) = load_style_pictures(_config(options, run))
     net = fast_style.load(folder / run.name)
@@ -215,12 +229,17 @@ def _table(done: Sequence[tuple[Run, dict[str, Any]]]) -> str:
         if "failed" in found:
             lines.append(f"{head} failed: {found['failed']} | | | {len(found['warnings'])} | | |")
             continue
-        losses = f"{found['first']:,} | {found['last']:,} | {found['not_finite']}"
+        losses = f"{_thousands(found['first'])} | {_thousands(found['last'])}"
+        losses += f" | {found['not_finite']}"
         lines.append(
             f"{head} {losses} | {len(found['warnings'])} "
             f"| {found['faulty']} of {found['pictures']} | {next(iter(found['faults']), '')} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _thousands(loss: int | None) -> str:
+    return "none" if loss is None else f"{loss:,}"
 
 
 def _sheet(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> None:

@@ -28,9 +28,9 @@ _MOST_GRID = 7.0  # levels; nets that have seen a few hundred photos leave 4 to 
 _WINDOW = 64  # Of the spectra, in pixels: periods 2, 4 and 8 are frequencies of their own.
 _PEAK = 3.0  # A line of the spectrum has so many times the power of what lies beside it.
 
-_MOST_DOTS = 10.0  # in 10,000 pixels
+_MOST_DOTS = 5.0  # in 10,000 pixels; nets that work leave 2
 _DOT_HEIGHT = 40.0  # levels above or below what is around it
-_DOT_CONTRAST = 3.0  # and so many times the contrast of what is around it
+_DOT_ALONE = 0.5  # of which nothing around it has so large a part
 
 _HUE_SCALES = (3, 7)  # pixels
 _MOST_NOISE = 16.0  # levels
@@ -84,7 +84,7 @@ def picture_faults(photo: Marks, styled: Marks, style: Marks) -> list[str]:
     - Saturated: the share of its values at 0 or 255 exceeds that of the photo and that of the
       style picture by more than a quarter.
     - A grid, of more than 7 levels above theirs.
-    - Dots, more than 10 in 10,000 pixels above theirs.
+    - Dots, more than 5 in 10,000 pixels above theirs.
     - Coloured noise, of more than 16 levels above theirs.
     - A frame, of more than 20 levels above the photo's.
 
@@ -151,11 +151,11 @@ def grid(picture: np.ndarray) -> float:
       picture: uint8 [H, W, 3].
 
     Returns:
-      Root mean square, in levels, in the half by half of the picture where it is most; 0 for
-      pictures of less than 64 pixels a side.
+      Root mean square, in levels: in pictures of 192 pixels a side and more, in the half by half
+      where it is most. 0 for those of less than 128, which hold too few windows.
     """
     height, width = picture.shape[:2]
-    if min(height, width) < _WINDOW:
+    if min(height, width) < 2 * _WINDOW:
         return 0.0
     rows, columns = _starts(height), _starts(width)
     taper = np.hanning(_WINDOW + 1)[:_WINDOW]
@@ -175,17 +175,19 @@ def grid(picture: np.ndarray) -> float:
 
 
 def _starts(length: int) -> list[int]:
-    """Returns where windows begin that overlap by half and cover a length."""
+    """Returns where windows begin that overlap by half, the last by more, and cover a length."""
     last = length - _WINDOW
     return [*range(0, last, _WINDOW // 2), last]
 
 
 def _halves(count: int) -> Iterator[tuple[int, int]]:
-    """Yields ranges of half of so many windows, each beginning where the one before is half."""
-    size = max(1, (count + 1) // 2)
-    for start in range(0, count - size + 1, max(1, size // 2)):
+    """Yields ranges of half of so many windows, each from about the middle of the one before.
+
+    Of fewer than five there is one range: half of them would hardly be a mean.
+    """
+    size = count if count < 5 else (count + 1) // 2
+    for start in sorted({*range(0, count - size, max(1, size // 2)), count - size}):
         yield start, start + size
-    yield count - size, count
 
 
 def _lines(power: np.ndarray) -> float:
@@ -213,9 +215,9 @@ def _beside(power: np.ndarray, row: int, column: int) -> float:
 def dots(picture: np.ndarray) -> float:
     """Counts specks of up to 4 pixels.
 
-    A speck's brightness is off the median of the 7x7 pixels around it by 40 levels or more, by
-    three times the contrast of the ring of 13x13 pixels around those or more, and by more than any
-    other's in its 7x7 pixels.
+    A speck's brightness is off the median of the 7x7 pixels around it by 40 levels or more, and by
+    more than any other's there; in the ring of 13x13 pixels around those, no pixel is off by half
+    as much in its direction, as those of a line or of strokes would be.
 
     Args:
       picture: uint8 [H, W, 3].
@@ -227,7 +229,8 @@ def dots(picture: np.ndarray) -> float:
         return 0.0
     grey = Image.fromarray(picture).convert("L")
     brightness = np.asarray(grey, np.float64)
-    off = np.abs(brightness - np.asarray(grey.filter(ImageFilter.MedianFilter(7)), np.float64))
+    median = np.asarray(grey.filter(ImageFilter.MedianFilter(7)), np.float64)
+    off = np.abs(brightness - median)
     # Pixels of a flat speck are equally far off: the last of them in reading order counts.
     ranked = off * off.size + np.arange(off.size).reshape(off.shape)
     highest = np.lib.stride_tricks.sliding_window_view(ranked, 7, 0).max(axis=-1)
@@ -239,8 +242,10 @@ def dots(picture: np.ndarray) -> float:
     ring = np.ones((13, 13), bool)
     ring[3:-3, 3:-3] = False
     around = np.lib.stride_tricks.sliding_window_view(brightness, (13, 13))[rows, columns][:, ring]
-    heights = off[inner][rows, columns]
-    return 1e4 * int(np.sum(heights >= _DOT_CONTRAST * around.std(axis=-1))) / off.size
+    middle = median[inner][rows, columns]
+    height = brightness[inner][rows, columns] - middle
+    others = ((around - middle[:, None]) * np.sign(height)[:, None]).max(axis=-1)
+    return 1e4 * int(np.sum(others < _DOT_ALONE * np.abs(height))) / off.size
 
 
 def colour_noise(picture: np.ndarray, scale: int) -> float:
@@ -277,8 +282,8 @@ def frame(picture: np.ndarray) -> float:
     Returns:
       The mean of the outer w pixels against that of those from 2w to 4w, on the side where it is
       least, in the channel and for the width w of 2, 4, 8 and 16 where it is most, in levels. 0
-      where the sides do not agree in its sign. Widths of a twelfth of the picture or more are left
-      out.
+      where the sides do not agree in its sign. Widths of more than a twelfth of the picture are
+      left out.
     """
     widths = [width for width in _FRAME_WIDTHS if 12 * width <= min(picture.shape[:2])]
     return max((_frame(picture, width) for width in widths), default=0.0)

@@ -144,8 +144,15 @@ def test_specks_count_by_what_is_around_them() -> None:
     assert dots(added(marks(8))) == 0.0  # Too large for specks.
     texture = noise(15.0, smooth=4)
     assert dots(added(texture)) < 4.0
-    assert dots(added(2.0 * marks(2)[..., None] + texture)) > 0.8 * 1e4 / 16**2
+    assert dots(added(2.0 * marks(2)[..., None] + texture)) > 0.6 * 1e4 / 16**2
     assert dots(added(marks(2)[..., None] + 4.0 * texture)) < 0.2 * 1e4 / 16**2
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("slope", [0.0, 0.4, 1.0])
+def test_lines_are_no_specks(width: int, slope: float) -> None:
+    lines = np.where((COLUMNS + slope * ROWS) % 24 < width, 80.0, 0.0)
+    assert dots(added(lines[..., None] + noise(6.0))) < 2.0
 
 
 def test_colour_noise_is_that_of_hues_alone() -> None:

@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import importlib
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,35 @@ def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions(
         assert config.style_weight == pytest.approx((whole.style_weight or 0.0) / 16.0)
         assert (config.precision, config.seed) == (run.precision, run.seed)
         assert (config.init_from is None) == run.name.endswith("afresh")
+
+
+def test_robustness_reports_runs_that_fail_and_trains_them_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    robustness = importlib.import_module("robustness")
+    arguments = ["x", "--photos", "p", "--held-out", "h", "--only", "candy", "-o", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    calls: list[list[str]] = []
+
+    def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        line = json.dumps({"event": "error", "message": "two\nlines"})
+        return subprocess.CompletedProcess(command, 1, stdout=line + '\n{"event": "st')
+
+    monkeypatch.setattr(robustness.subprocess, "run", fail)
+    monkeypatch.setattr(robustness, "emit", lambda *_: None)  # It asks Git.
+    robustness.main()
+    rows = (tmp_path / "table.md").read_text().splitlines()[2:]
+    assert len(rows) == len(calls) == 4
+    assert all("| failed: two lines | " in row for row in rows)
+    robustness.main()
+    assert len(calls) == 8
+    monkeypatch.setattr(
+        robustness.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 130)
+    )
+    with pytest.raises(SystemExit, match="candy_float32_started was stopped"):
+        robustness.main()
 
 
 def test_there_are_benchmarks() -> None:
