@@ -94,6 +94,11 @@ def wait(value: Any) -> None:
         value.numpy()
 
 
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Returns keys of a configuration and their values as `--set` takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
 def emit(benchmark: str, what: str, values: Mapping[str, Any], **settings: Any) -> None:
     """Prints one measurement as a line of JSON, with what is needed to repeat it."""
     record = {"benchmark": benchmark, "what": what, **values, **settings, **_surroundings()}

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from common import emit, interleaved, random_photos
+from common import emit, interleaved, overrides, random_photos
 
 from fast_style.files import atomic_path
 
@@ -65,6 +65,11 @@ class Variant:
     name: str
     why: str
     stages: tuple[Stage, ...]
+
+    @property
+    def runs(self) -> list[str]:
+        """The name of each stage's run; the last is the variant's."""
+        return [f"{self.name}_{number}" for number in range(1, len(self.stages))] + [self.name]
 
 
 def main() -> None:
@@ -192,8 +197,7 @@ def _settings(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
 
 def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
     """Returns the same as `--set` takes them."""
-    found = _settings(options, settings)
-    return [f"{key}={json.dumps(value)}" for key, value in found.items()]
+    return overrides(_settings(options, settings))
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -266,16 +270,15 @@ def _train(
 ) -> Path:
     """Trains, or goes on, and returns the folder of the last stage's run."""
     run = None
-    for number, (stage, count) in enumerate(zip(variant.stages, steps, strict=True), start=1):
-        name = variant.name if number == len(steps) else f"{variant.name}_{number}"
+    for name, stage, count in zip(variant.runs, variant.stages, steps, strict=True):
         command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / "conf/wave.yml")]
-        overrides = _overrides(options, stage.settings)
-        overrides += [f"naming={name}", f"model_path={folder}", f"steps={count}"]
+        changes = _overrides(options, stage.settings)
+        changes += [f"naming={name}", f"model_path={folder}", f"steps={count}"]
         if stage.initial:
             run = _start(folder / f"{name}_start.safetensors", stage)
         if run is not None:
-            overrides.append(f"init_from={run}")
-        for override in [*overrides, "log_every_steps=50", "checkpoint_every_steps=200"]:
+            changes.append(f"init_from={run}")
+        for override in [*changes, "log_every_steps=50", "checkpoint_every_steps=200"]:
             command += ["--set", override]
         subprocess.run(command, check=True, stdout=sys.stderr)
         run = folder / name
@@ -290,9 +293,8 @@ def _set_others_aside(options: argparse.Namespace, folder: Path, variant: Varian
     mark, asked = folder / f"{variant.name}_asked.json", _asked(options, variant)
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == asked:
         return
-    for number in range(1, len(variant.stages) + 1):
-        last = number == len(variant.stages)
-        set_aside(folder / (variant.name if last else f"{variant.name}_{number}"))
+    for name in variant.runs:
+        set_aside(folder / name)
     with atomic_path(mark) as aside:
         aside.write_text(json.dumps(asked), encoding="utf-8")
 

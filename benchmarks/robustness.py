@@ -3,10 +3,10 @@
     python benchmarks/robustness.py --photos DIR --held-out DIR -o OUT
 
 Each run has a seed of its own; half start from the net that comes along, and half afresh, which is
-harder. Steps whose numbers were not finite, warnings about previews
-and losses are read from the run's log; then photos that no run has seen are stylized at twice the
-size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has
-a row for each style. A run that fails is a result, too.
+harder. Steps whose numbers were not finite, warnings about previews and losses are read from the
+run's log; then photos that no run has seen are stylized at twice the size and measured with
+`fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has a row for each style. A
+run that fails is a result, too.
 
 Started again, it trains what is not trained yet, and again what failed. It prints one line of JSON
 for each run, and leaves `table.md` and the runs in OUT. With `--only`, several processes share it;
@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from common import emit
+from common import emit, overrides
 
 from fast_style.files import atomic_path
 
@@ -132,7 +131,7 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
 
 def _overrides(options: argparse.Namespace, run: Run) -> list[str]:
     """Returns the settings as `--set` takes them."""
-    return [f"{key}={json.dumps(value)}" for key, value in _settings(options, run).items()]
+    return overrides(_settings(options, run))
 
 
 def _config(options: argparse.Namespace, run: Run) -> Any:
@@ -253,7 +252,7 @@ def _sheet(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> No
     (photo,) = read_crops(find_photos(options.show or options.held_out), side, limit=1)
     cells: dict[str, list[Cell]] = {run.style: [] for run in runs}
     for run in runs:
-        styled = fast_style.load(folder / run.name).stylize(np.asarray(photo))
+        styled = fast_style.load(folder / run.name).stylize(photo)
         cells[run.style].append(Cell(run.name.replace("_", " "), styled))
     write_image(folder / "sheet.jpg", contact_sheet(list(cells.values()), side=side))
 

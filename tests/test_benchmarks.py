@@ -78,9 +78,7 @@ def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions(
     assert len({run.name for run in runs}) == len({run.seed for run in runs}) == len(runs) == 20
     assert len({(run.style, run.precision) for run in runs}) == 10
     for run in runs:
-        settings = robustness._settings(options, run)
-        overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        config = load_config(ROOT / f"conf/{run.style}.yml", overrides)
+        config = robustness._config(options, run)
         whole = load_config(ROOT / f"conf/{run.style}.yml")
         assert config.style_weight == pytest.approx((whole.style_weight or 0.0) / 16.0)
         assert (config.precision, config.seed) == (run.precision, run.seed)
