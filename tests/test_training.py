@@ -575,7 +575,7 @@ def two_styles(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
     return folder, *run_tiny(
         world,
         folder,
-        steps=30,
+        steps=50,
         styles=styles,
         style_image=None,
         style_weight=None,
@@ -589,12 +589,12 @@ def two_styles(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
 def test_the_loss_falls(two_styles: Any) -> None:
     _, result, recorder = two_styles
     last = recorder.reports[-1].losses
-    assert last[tags.TOTAL] < result.first[tags.TOTAL] / 3
-    assert last[tags.STYLE] < result.first[tags.STYLE] / 3
+    assert last[tags.TOTAL] < result.first[tags.TOTAL] / 4
+    assert last[tags.STYLE] < result.first[tags.STYLE] / 4
 
 
 def test_reports_come_at_the_first_step_and_at_every_tenth(two_styles: Any) -> None:
-    assert [report.step for report in two_styles[2].reports] == [1, 10, 20, 30]
+    assert [report.step for report in two_styles[2].reports] == [1, 10, 20, 30, 40, 50]
 
 
 def test_a_run_of_several_styles_makes_one_model_of_all(two_styles: Any) -> None:
