@@ -201,7 +201,7 @@ def test_the_picture_of_every_style_is_here(naming: str) -> None:
 
 
 @pytest.mark.parametrize("naming", ANCESTOR_STYLES)
-def test_our_style_files_keep_the_ancestors_values(naming: str, tmp_path: Path) -> None:
+def test_our_style_files_keep_the_ancestors_values_but_the_weight(naming: str, tmp_path: Path) -> None:
     written, _ = ANCESTOR_STYLES[naming]
     ancestor = load_config(
         write(tmp_path, ANCESTOR_FILE.format(naming=naming, style_weight=written))
@@ -212,11 +212,24 @@ def test_our_style_files_keep_the_ancestors_values(naming: str, tmp_path: Path) 
     assert ours == dataclasses.replace(
         ancestor,
         style_image=f"data/styles/{naming}.jpg",
+        style_weight=ours.style_weight,
         # How it learns is ours.
         optimizer="muon",
         learning_rate_schedule="cosine",
         warmup_steps=20,
     )
+
+
+@pytest.mark.parametrize("naming", ANCESTOR_STYLES)
+def test_a_style_file_says_where_its_weight_is_not_the_ancestors(naming: str) -> None:
+    _, ancestor = ANCESTOR_STYLES[naming]
+    path = ROOT / "conf" / f"{naming}.yml"
+    (ours,) = load_config(path).style_specs
+    second_line = path.read_text(encoding="utf-8").splitlines()[1]
+
+    said = f"style_weight is {ours.weight:g}, not the {ancestor:g} of the 2016 file"
+
+    assert (said in second_line) == (ours.weight != ancestor)
 
 
 def test_the_fully_commented_file_shows_every_key() -> None:
