@@ -57,6 +57,7 @@ _FREE_KEYS = {
     "learning_rate_schedule": "it holds from here on",
     "warmup_steps": "",
     "gradient_clip": "it holds from here on",
+    "small_first": "it holds from here on",
     "precision": "",
     "xla": "",
 }

@@ -194,7 +194,9 @@ def _terminal() -> Any:
 
         def on_start(self, header: RunHeader) -> None:
             tell_start(_header_lines(header), header.notes)
-            self.progress = Progress(header.steps, start=header.start_step)
+            self.progress = Progress(
+                header.steps, start=header.start_step, quick=header.small_steps
+            )
 
         @outliving_output
         def on_step(self, step: int) -> None:
@@ -222,6 +224,7 @@ def _terminal() -> Any:
 
 
 def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
+    small = f", the first {header.small_steps:,} on half the size" if header.small_steps else ""
     resumed = f", {header.start_step:,} done before" if header.start_step else ""
     origin = f", from {header.init_from}" if header.init_from else ""
     return [
@@ -229,7 +232,7 @@ def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
         ("precision", header.precision),
         ("loss network", f"{header.loss_model}, {header.loss_model_file}"),
         ("photos", f"{header.photos:,}"),
-        ("steps", f"{header.steps:,}{resumed}"),
+        ("steps", f"{header.steps:,}{small}{resumed}"),
         ("transform net", f"{header.arch}, {header.weights:,} weights{origin}"),
         ("run", str(header.folder)),
         ("style seen as", ", ".join(map(str, header.targets))),

@@ -105,6 +105,8 @@ class RunConfig:
       patience_checkpoints: End the run when the held-out total loss has not improved for so many
         checkpoints; None: never.
       image_size: Side of the square training pictures in px, at least 32.
+      small_first: Share of the steps, the first ones, on photos and style pictures of half the size
+        and with a quarter of the style weight, 0 to 1; see `run_parts`.
       random_crop: Cut photos at a random place instead of the centre.
       random_flip: Mirror half of the photos.
       batch_size: Photos per step.
@@ -153,6 +155,7 @@ class RunConfig:
     val_dataset: Annotated[str | None, checks.optional(checks.path)] = None
     patience_checkpoints: Annotated[int | None, checks.optional(checks.whole(1))] = None
     image_size: Annotated[int, checks.whole(32)] = 256
+    small_first: Annotated[float, checks.number(0, 1)] = 0.0
     random_crop: Annotated[bool, checks.flag] = False
     random_flip: Annotated[bool, checks.flag] = False
     batch_size: Annotated[int, checks.whole(1)] = 4
@@ -281,6 +284,21 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(keys, f"{key}: missing; add this key, or 'styles' for several styles")
         if styles is not None and values.get(key) is not None:
             yield Problem(keys, f"{key}: not allowed beside 'styles'; remove one of the two")
+
+    if values.get("small_first"):
+        image_size, style_size = values.get("image_size"), values.get("style_size")
+        if image_size is not None and (image_size < 64 or image_size % 2):
+            yield Problem(
+                frozenset({"small_first", "image_size"}),
+                f"image_size: expected an even number of at least 64 with small_first, got "
+                f"{image_size}; change it or remove small_first",
+            )
+        if style_size is not None and style_size < 64:
+            yield Problem(
+                frozenset({"small_first", "style_size"}),
+                f"style_size: expected at least 64 with small_first, got {style_size}; change it "
+                "or remove small_first",
+            )
 
     if values.get("arch") == "slim2016":
         width = values.get("width")

@@ -25,6 +25,7 @@ class RunHeader:
       loss_model_file: The weights file in use.
       photos: Number of training photos.
       steps: Steps at the end of the run.
+      small_steps: How many of them, the first ones, are on pictures of half the size.
       start_step: Steps already done.
       arch: Architecture of the transform net.
       weights: Its number of weights.
@@ -40,6 +41,7 @@ class RunHeader:
     loss_model_file: Path
     photos: int
     steps: int
+    small_steps: int
     start_step: int
     arch: str
     weights: int

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ from fast_style.run_events import (
     TrainResult,
 )
 from fast_style.run_lock import RunLock
+from fast_style.run_parts import run_parts
 from fast_style.saving import RunWriter, set_aside, write_targets
 from fast_style.stopping import StopRequest
 from fast_style.train_state import (
@@ -138,6 +140,7 @@ def train(
             )
             targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
+        parts = run_parts(config, steps)
         observer.on_start(
             RunHeader(
                 device=describe_devices(cluster.size, replicas.local),
@@ -146,6 +149,7 @@ def train(
                 loss_model_file=network.weights_file,
                 photos=len(photos),
                 steps=steps,
+                small_steps=0 if len(parts) == 1 else parts[0].stop_step,
                 start_step=start_step,
                 arch=config.arch,
                 weights=weight_count(
@@ -170,15 +174,24 @@ def train(
                 preview=preview,
                 keep_checkpoints=config.keep_checkpoints,
             )
+        trainers = []
+        for part in parts:
+            if part.stop_step > start_step:
+                judge = objective
+                if part.config is not config:
+                    small = load_style_pictures(part.config)
+                    judge = build_objective(part.config, network, small)
+                step = _build_step(part.config, replicas, state, judge, precision, steps)
+                trainers.append(_Trainer(part.config.image_size, part.stop_step, step))
         run = _Run(
             config=config,
             state=state,
             photos=photos,
             steps=max(steps, start_step),
+            trainers=trainers,
             observer=observer,
             stop=stop,
             writer=writer,
-            train_step=_build_step(config, replicas, state, objective, precision, steps),
             held_out=HeldOut(state, objective, config, precision, validation),
             record=ValidationRecord.read(folder, _identity(config, held_out), start_step),
             replicas=replicas,
@@ -193,6 +206,21 @@ def train(
                 writer.close()
         observer.on_end(result)
         return result
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """What takes the steps of one part of a run.
+
+    Attributes:
+      image_size: Side of its photos in px.
+      stop_step: The step at which it ends, exclusive.
+      step: The training step: of one device, or of this process's part of several.
+    """
+
+    image_size: int
+    stop_step: int
+    step: Any
 
 
 def _build_step(
@@ -278,15 +306,16 @@ class _Run:
     state: TrainState
     photos: tuple[Path, ...]
     steps: int
+    trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
     observer: TrainObserver
     stop: StopRequest
     writer: RunWriter | None  # None in processes other than the chief's.
-    train_step: Any
     held_out: HeldOut
     record: ValidationRecord
     replicas: Replicas
     beginning: Beginning | None  # None: it went on from a checkpoint.
     step: int = 0
+    train_step: Any = None
     saved: int | None = None
     # Whether held-out losses have not improved for as long as the configuration allows.
     converged: bool = False
@@ -318,26 +347,34 @@ class _Run:
             if self.writer is not None and self.step not in self.record.totals:
                 self._validate(self.writer)
         self._agree()
-        stream = PhotoStream(
-            self.photos,
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            random_crop=config.random_crop,
-            random_flip=config.random_flip,
-            start_step=self.start_step,
-            stop_step=self.start_step if self.converged else self.steps,
-            rows=self.replicas.rows,
+        streams: list[PhotoStream] = []
+        clock = StepClock(
+            config.batch_size, lambda: sum(stream.waited_seconds for stream in streams)
         )
-        clock = StepClock(config.batch_size, lambda: stream.waited_seconds)
-        with stream:
-            try:
-                self._loop(stream, clock)
-                interrupted = self.asked_to_stop
-            except KeyboardInterrupt:
-                interrupted = True
-                # It may have come between the update and our count of it.
-                self.step = int(self.state.step.numpy())
+        try:
+            for trainer in self.trainers:
+                if self.converged or self.asked_to_stop:
+                    break
+                self.train_step = trainer.step
+                stream = PhotoStream(
+                    self.photos,
+                    image_size=trainer.image_size,
+                    batch_size=config.batch_size,
+                    seed=config.seed,
+                    random_crop=config.random_crop,
+                    random_flip=config.random_flip,
+                    start_step=self.step,
+                    stop_step=trainer.stop_step,
+                    rows=self.replicas.rows,
+                )
+                streams.append(stream)
+                with stream:
+                    self._loop(stream, clock)
+            interrupted = self.asked_to_stop
+        except KeyboardInterrupt:
+            interrupted = True
+            # It may have come between the update and our count of it.
+            self.step = int(self.state.step.numpy())
         if self.step and self.saved != self.step:
             # Whoever interrupts wants to get away: what is learned is kept, and scored another
             # time.
@@ -361,7 +398,7 @@ class _Run:
             last=mean_losses([taken.values for taken in self.last if taken.finite]),
             seconds=time.perf_counter() - began,
             images_per_second=clock.overall(self.step),
-            skipped=dict(stream.skipped),
+            skipped={photo: why for stream in streams for photo, why in stream.skipped.items()},
             skipped_steps=tuple(self.guard.skipped),
             interrupted=interrupted,
             converged=self.converged,

@@ -154,6 +154,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "dataset": "data/train2014",
         "val_dataset": None,
         "patience_checkpoints": None,
+        "small_first": 0.0,
         "random_crop": False,
         "random_flip": False,
         "steps": None,
@@ -201,7 +202,9 @@ def test_the_picture_of_every_style_is_here(naming: str) -> None:
 
 
 @pytest.mark.parametrize("naming", ANCESTOR_STYLES)
-def test_our_style_files_keep_the_ancestors_values_but_the_weight(naming: str, tmp_path: Path) -> None:
+def test_our_style_files_keep_the_ancestors_values_but_the_weight(
+    naming: str, tmp_path: Path
+) -> None:
     written, _ = ANCESTOR_STYLES[naming]
     ancestor = load_config(
         write(tmp_path, ANCESTOR_FILE.format(naming=naming, style_weight=written))
@@ -296,6 +299,20 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 def test_patience_needs_held_out_photos(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="patience_checkpoints: needs held-out photos"):
         RunConfig(**MINIMAL, patience_checkpoints=3)
+
+
+@pytest.mark.parametrize(
+    "sizes, problem",
+    [
+        ({"image_size": 62}, "image_size: expected an even number of at least 64 .*, got 62"),
+        ({"image_size": 129}, "image_size: expected an even number of at least 64 .*, got 129"),
+        ({"style_size": 63}, "style_size: expected at least 64 with small_first, got 63"),
+    ],
+)
+def test_half_the_size_has_to_be_a_size(sizes: dict[str, int], problem: str) -> None:
+    RunConfig(**MINIMAL, **sizes)
+    with pytest.raises(ConfigError, match=problem):
+        RunConfig(**MINIMAL, **sizes, small_first=0.5)
 
 
 @pytest.mark.parametrize("text", ["", "# naming: candy\n", "---\n", "null\n"])

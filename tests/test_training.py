@@ -454,6 +454,34 @@ def test_keys_that_are_free_to_change_are_noted(pieces: Any) -> None:
     )
 
 
+def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(min(world.photos.iterdir()), photos / "the_only_one.png")
+    same = {"dataset": str(photos), "batch_size": 1}
+
+    _, both = run_tiny(world, tmp_path / "both", image_size=64, small_first=0.5, steps=2, **same)
+    small, _ = run_tiny(world, tmp_path / "small", style_weight=25.0, steps=1, **same)
+    start = str(tmp_path / "small" / "models" / "tiny" / "fast-style-model.ckpt-1")
+    large, _ = run_tiny(world, tmp_path / "large", image_size=64, init_from=start, steps=1, **same)
+
+    assert both.header is not None and both.header.small_steps == 1
+    assert both.steps == [1, 2]
+    for report, alone in zip(both.reports, (small.first, large.first), strict=True):
+        for tag in (tags.WEIGHTED_CONTENT, tags.WEIGHTED_STYLE, tags.TOTAL):
+            assert report.losses[tag] == pytest.approx(alone[tag], rel=1e-5), (report.step, tag)
+
+
+def test_a_run_of_two_sizes_goes_on_in_either(world: tiny.World, tmp_path: Path) -> None:
+    same = {"image_size": 64, "small_first": 0.5}
+    result, _ = run_tiny(world, tmp_path / "whole", val_dataset=str(world.held_out), **same)
+    for interrupt_at in (1, 3, None):
+        _, recorder = run_tiny(world, tmp_path / "pieces", interrupt_at=interrupt_at, **same)
+    assert recorder.steps == [4]
+    assert_equal_tensors(checkpoint(tmp_path / "pieces", 4), checkpoint(tmp_path / "whole", 4))
+    assert result.steps == 4 and result.images_per_second > 0.0
+
+
 def copy_of(whole: Any, folder: Path) -> Path:
     """The finished run once more, free to be changed."""
     shutil.copytree(whole[0] / "models", folder / "models")
