@@ -211,6 +211,17 @@ _COSTLY = (
 
 def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
     """Returns how many steps fit into a stage's share of the time."""
+    small_first = stage.settings.get("small_first", 0.0)
+    cost = (1.0 - small_first) * _cost(options, folder, stage)
+    if small_first:
+        side = stage.settings.get("image_size", options.image_size) // 2
+        half = Stage({**stage.settings, "image_size": side, "small_first": 0.0})
+        cost += small_first * _cost(options, folder, half)
+    return max(1, round(options.steps * stage.share / cost))
+
+
+def _cost(options: argparse.Namespace, folder: Path, stage: Stage) -> float:
+    """Returns how long a step of this size takes, in steps of the baseline."""
     file = folder / "costs.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     baseline = _variants(options)[0].stages[0]
@@ -223,7 +234,7 @@ def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
         known[key] = round(seconds["this"] / seconds["baseline"], 4)
         with atomic_path(file) as aside:
             aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    return max(1, round(options.steps * stage.share / known[key]))
+    return known[key]
 
 
 def _costly(stage: Stage) -> str:
