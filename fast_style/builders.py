@@ -337,6 +337,8 @@ def check_resumable(
             advice = f" ({_FREE_KEYS[key]})" if _FREE_KEYS[key] else ""
             if key in ("steps", "epoch") and config.learning_rate_schedule == "cosine":
                 advice = " (the learning rate falls over the new length from here on)"
+            if key in ("steps", "epoch") and config.small_first:
+                advice += " (small_first is a share of the new length)"
             notes.append(f"{key} changed from {then!r} to {value!r}{advice}")
         else:
             problems.append(f"{key}: was {then!r}, now {value!r}")

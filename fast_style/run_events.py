@@ -25,7 +25,8 @@ class RunHeader:
       loss_model_file: The weights file in use.
       photos: Number of training photos.
       steps: Steps at the end of the run.
-      small_steps: How many of them, the first ones, are on pictures of half the size.
+      small_steps: How many of them, the first ones, are on pictures of half the size; 0 once
+        those are done.
       start_step: Steps already done.
       arch: Architecture of the transform net.
       weights: Its number of weights.
@@ -80,7 +81,8 @@ class TrainResult:
       first: Losses of this run's first step that was finite; empty if there was none.
       last: Losses averaged over its last 20 steps, those that were not finite left out.
       seconds: Time spent in the loop.
-      images_per_second: Over this run's steps, the first one left out, as it holds the tracing.
+      images_per_second: Over this run's steps on its last size of pictures, the first one left
+        out, as it holds the tracing.
       skipped: {photo: why it could not be read}.
       skipped_steps: Steps whose batch was skipped because its loss or gradient was not finite.
       interrupted: Whether a person or the system stopped it.

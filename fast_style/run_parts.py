@@ -1,7 +1,7 @@
 """Small pictures first: the parts of a run, each on pictures of a size of its own.
 
-What a net has to learn first is not in the details, and pictures of half the size take about a
-quarter of the time. docs/quality.md measures what that is worth.
+What a net has to learn first is not in the details, and pictures of half the size take a third of
+the time. docs/quality.md measures what it is worth to begin with them.
 """
 
 from __future__ import annotations

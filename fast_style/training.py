@@ -141,6 +141,7 @@ def train(
             targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
         parts = run_parts(config, steps)
+        small_steps = 0 if len(parts) == 1 else parts[0].stop_step
         observer.on_start(
             RunHeader(
                 device=describe_devices(cluster.size, replicas.local),
@@ -149,7 +150,7 @@ def train(
                 loss_model_file=network.weights_file,
                 photos=len(photos),
                 steps=steps,
-                small_steps=0 if len(parts) == 1 else parts[0].stop_step,
+                small_steps=small_steps if small_steps > start_step else 0,
                 start_step=start_step,
                 arch=config.arch,
                 weights=weight_count(
@@ -189,6 +190,7 @@ def train(
             photos=photos,
             steps=max(steps, start_step),
             trainers=trainers,
+            small_steps=small_steps,
             observer=observer,
             stop=stop,
             writer=writer,
@@ -307,6 +309,7 @@ class _Run:
     photos: tuple[Path, ...]
     steps: int
     trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
+    small_steps: int  # So many of the first steps are on pictures of half the size.
     observer: TrainObserver
     stop: StopRequest
     writer: RunWriter | None  # None in processes other than the chief's.
@@ -347,10 +350,8 @@ class _Run:
             if self.writer is not None and self.step not in self.record.totals:
                 self._validate(self.writer)
         self._agree()
-        streams: list[PhotoStream] = []
-        clock = StepClock(
-            config.batch_size, lambda: sum(stream.waited_seconds for stream in streams)
-        )
+        skipped: dict[Path, str] = {}
+        clock = StepClock(config.batch_size, lambda: 0.0)
         try:
             for trainer in self.trainers:
                 if self.converged or self.asked_to_stop:
@@ -367,7 +368,8 @@ class _Run:
                     stop_step=trainer.stop_step,
                     rows=self.replicas.rows,
                 )
-                streams.append(stream)
+                stream.skipped = skipped  # What one part finds unreadable, the next knows.
+                clock = StepClock(config.batch_size, lambda of=stream: of.waited_seconds)
                 with stream:
                     self._loop(stream, clock)
             interrupted = self.asked_to_stop
@@ -398,7 +400,7 @@ class _Run:
             last=mean_losses([taken.values for taken in self.last if taken.finite]),
             seconds=time.perf_counter() - began,
             images_per_second=clock.overall(self.step),
-            skipped={photo: why for stream in streams for photo, why in stream.skipped.items()},
+            skipped=skipped,
             skipped_steps=tuple(self.guard.skipped),
             interrupted=interrupted,
             converged=self.converged,
@@ -407,6 +409,7 @@ class _Run:
     def _loop(self, stream: PhotoStream, clock: StepClock) -> None:
         config = self.config
         alone = self.replicas.cluster.size == 1
+        before = self.step
         while not self.asked_to_stop:
             # Photos can be long in coming; but nobody leaves the others between two steps.
             with self.stop.deferred(not alone):
@@ -417,7 +420,7 @@ class _Run:
             step = self.step
             self.last.append(taken)
             self.observer.on_step(step)
-            is_first = step == self.start_step + 1
+            is_first = step == before + 1
             if is_first or step % config.log_every_steps == 0 or step == self.steps:
                 values = taken.values  # Waits for the device, so that the clock counts it.
                 self.observer.on_log(clock.report(step, values))
@@ -482,7 +485,9 @@ class _Run:
     def _agree(self) -> None:
         """Makes known to all processes what only one knows."""
         patience = self.config.patience_checkpoints
-        self.converged = patience is not None and self.record.since_best >= patience
+        # Before, a loss that no longer falls says nothing of what the whole size will bring.
+        since_best = self.record.since_best(self.small_steps)
+        self.converged = patience is not None and since_best >= patience
         if self.replicas.cluster.size > 1:
             mine = np.array([self.converged, self.stop.signal or 0], np.int64)
             known = self.replicas.gather(mine)

@@ -58,11 +58,10 @@ class ValidationRecord:
         """The step of the lowest total, the earliest of equals; none before the first score."""
         return min(self.totals, key=lambda step: (self.totals[step], step), default=None)
 
-    @property
-    def since_best(self) -> int:
-        """How many checkpoints were scored after the best one."""
+    def since_best(self, after: int = 0) -> int:
+        """Returns how many checkpoints were scored after the best one, and after a step."""
         best = self.best_step
-        return 0 if best is None else sum(step > best for step in self.totals)
+        return 0 if best is None else sum(step > max(best, after) for step in self.totals)
 
 
 class HeldOut:

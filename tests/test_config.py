@@ -230,7 +230,7 @@ def test_a_style_file_says_where_its_weight_is_not_the_ancestors(naming: str) ->
     (ours,) = load_config(path).style_specs
     second_line = path.read_text(encoding="utf-8").splitlines()[1]
 
-    said = f"style_weight is {ours.weight:g}, not the {ancestor:g} of the 2016 file"
+    said = f"style_weight is {ours.weight:g}, not the {ancestor:g} of 2016:"
 
     assert (said in second_line) == (ours.weight != ancestor)
 

@@ -53,14 +53,14 @@ def test_the_time_left_knows_that_quick_steps_come_first(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = Progress(8, quick=4)
-    for step, now in ((1, 0.0), (3, 2.0), (4, 3.0), (5, 7.0), (7, 15.0)):
+    for step, now in ((1, 0.0), (3, 2.0), (4, 3.0), (5, 6.0), (7, 12.0)):
         clock[0] = now
         progress.move(step)
         if step > 1:
             progress.tell("going")
     assert capsys.readouterr().out == (
-        "step 3/8  going  17s left\nstep 4/8  going  16s left\n"
-        "step 5/8  going  12s left\nstep 7/8  going  4s left\n"
+        "step 3/8  going  13s left\nstep 4/8  going  12s left\n"
+        "step 5/8  going  9s left\nstep 7/8  going  3s left\n"
     )
 
 

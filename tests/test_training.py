@@ -472,12 +472,44 @@ def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
             assert report.losses[tag] == pytest.approx(alone[tag], rel=1e-5), (report.step, tag)
 
 
+def test_patience_begins_with_the_whole_size(world: tiny.World, tmp_path: Path) -> None:
+    result, recorder = run_tiny(
+        world,
+        tmp_path,
+        image_size=64,
+        small_first=0.5,
+        steps=12,
+        learning_rate=1e-30,  # Nothing improves, ever.
+        checkpoint_every_steps=1,
+        val_dataset=str(world.held_out),
+        patience_checkpoints=2,
+    )
+    assert result.converged
+    assert recorder.steps == list(range(1, 9))  # Six, and two that are no better.
+
+
+def test_a_new_length_says_that_small_pictures_have_a_share_of_it(
+    world: tiny.World, tmp_path: Path
+) -> None:
+    same = {"image_size": 64, "small_first": 0.5}
+    run_tiny(world, tmp_path, steps=1, **same)
+    _, recorder = run_tiny(world, tmp_path, steps=2, **same)
+    assert recorder.header is not None
+    assert recorder.header.notes == (
+        "steps changed from 1 to 2 (small_first is a share of the new length)",
+    )
+
+
 def test_a_run_of_two_sizes_goes_on_in_either(world: tiny.World, tmp_path: Path) -> None:
     same = {"image_size": 64, "small_first": 0.5}
     result, _ = run_tiny(world, tmp_path / "whole", val_dataset=str(world.held_out), **same)
-    for interrupt_at in (1, 3, None):
+    steps, headers = [], []
+    for interrupt_at in (1, 2, 3, None):  # The second between the two.
         _, recorder = run_tiny(world, tmp_path / "pieces", interrupt_at=interrupt_at, **same)
-    assert recorder.steps == [4]
+        steps.append(recorder.steps)
+        headers.append(recorder.header and recorder.header.small_steps)
+    assert steps == [[1], [2], [3], [4]]
+    assert headers == [2, 2, 0, 0]
     assert_equal_tensors(checkpoint(tmp_path / "pieces", 4), checkpoint(tmp_path / "whole", 4))
     assert result.steps == 4 and result.images_per_second > 0.0
 
