@@ -309,7 +309,7 @@ def test_patience_needs_held_out_photos(tmp_path: Path) -> None:
         ({"style_size": 63}, "style_size: expected at least 64 with small_first, got 63"),
     ],
 )
-def test_half_the_size_has_to_be_a_size(sizes: dict[str, int], problem: str) -> None:
+def test_half_the_size_has_to_be_a_size(sizes: dict[str, Any], problem: str) -> None:
     RunConfig(**MINIMAL, **sizes)
     with pytest.raises(ConfigError, match=problem):
         RunConfig(**MINIMAL, **sizes, small_first=0.5)
