@@ -26,6 +26,11 @@ class RunPart:
     stop_step: int
 
 
+def small_steps(config: RunConfig, steps: int) -> int:
+    """Returns how many of a run's steps, the first ones, are on pictures of half the size."""
+    return round(config.small_first * steps)
+
+
 def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
     """Returns the parts of a run in order; without `small_first` there is one.
 
@@ -33,7 +38,7 @@ def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
       config: The run.
       steps: Of the whole run.
     """
-    small = round(config.small_first * steps)
+    small = small_steps(config, steps)
     whole = RunPart(config, steps)
     return (RunPart(_halved(config), small), whole) if small else (whole,)
 

@@ -57,7 +57,7 @@ from fast_style.run_events import (
     TrainResult,
 )
 from fast_style.run_lock import RunLock
-from fast_style.run_parts import run_parts
+from fast_style.run_parts import run_parts, small_steps
 from fast_style.saving import RunWriter, set_aside, write_targets
 from fast_style.stopping import StopRequest
 from fast_style.train_state import (
@@ -140,8 +140,7 @@ def train(
             )
             targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
-        parts = run_parts(config, steps)
-        small_steps = 0 if len(parts) == 1 else parts[0].stop_step
+        small = small_steps(config, steps)
         observer.on_start(
             RunHeader(
                 device=describe_devices(cluster.size, replicas.local),
@@ -150,7 +149,7 @@ def train(
                 loss_model_file=network.weights_file,
                 photos=len(photos),
                 steps=steps,
-                small_steps=small_steps if small_steps > start_step else 0,
+                small_steps=small if small > start_step else 0,
                 start_step=start_step,
                 arch=config.arch,
                 weights=weight_count(
@@ -176,12 +175,11 @@ def train(
                 keep_checkpoints=config.keep_checkpoints,
             )
         trainers = []
-        for part in parts:
+        for part in run_parts(config, steps):
             if part.stop_step > start_step:
                 judge = objective
                 if part.config is not config:
-                    small = load_style_pictures(part.config)
-                    judge = build_objective(part.config, network, small)
+                    judge = build_objective(part.config, network, load_style_pictures(part.config))
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
                 trainers.append(_Trainer(part.config.image_size, part.stop_step, step))
         run = _Run(
@@ -190,7 +188,7 @@ def train(
             photos=photos,
             steps=max(steps, start_step),
             trainers=trainers,
-            small_steps=small_steps,
+            small_steps=small,
             observer=observer,
             stop=stop,
             writer=writer,
