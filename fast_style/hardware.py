@@ -56,6 +56,21 @@ def multiplies_slowly() -> bool:
     )
 
 
+def multiplies_in_halves() -> bool:
+    """Whether float32 is computed by an AMD processor with AVX-512, or one like it, and no GPU.
+
+    That is one with AVX-512's bfloat16 and without matrix tiles. The first of them take two cycles
+    for a vector, so they multiply as fast for what their memory delivers as the one that was
+    measured. Other processors with AVX-512 were not.
+    """
+    flags = _cpu_flags()
+    return (
+        "avx512_bf16" in flags
+        and "amx_bf16" not in flags
+        and not tf.config.list_physical_devices("GPU")
+    )
+
+
 def emulates_bfloat16() -> bool:
     """Whether gradients of bfloat16 convolutions take ten times as long as the same in float32.
 

@@ -83,6 +83,21 @@ def test_processors_without_avx512_multiply_slowly(monkeypatch: pytest.MonkeyPat
         assert hardware.multiplies_slowly() == slowly, flags
 
 
+def test_processors_with_avx512_and_no_tiles_multiply_in_halves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for flags, gpus, in_halves in (
+        ("sse2 avx512f avx512_bf16", 0, True),
+        ("sse2 avx512f avx512_bf16", 1, False),
+        ("sse2 avx512f avx512_bf16 amx_bf16", 0, False),
+        ("sse2 avx512f", 0, False),
+        ("sse2 avx2", 0, False),
+        ("", 0, False),
+    ):
+        pretend(monkeypatch, flags=flags, gpus=gpus)
+        assert hardware.multiplies_in_halves() == in_halves, flags
+
+
 def test_the_device_is_named_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, flags="avx512_bf16", model="Some Xeon")
     assert hardware.describe_device() == "CPU (Some Xeon, avx512_bf16)"

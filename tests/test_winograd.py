@@ -102,8 +102,9 @@ def test_a_net_is_traced_with_one_body_of_operations_for_all_its_convolutions() 
 
 def test_it_is_used_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(winograd.SWITCH, raising=False)
-    slow = [True]
+    slow, in_halves = [True], [False]
     monkeypatch.setattr(winograd, "multiplies_slowly", lambda: slow[0])
+    monkeypatch.setattr(winograd, "multiplies_in_halves", lambda: in_halves[0])
     wide = [3, 3, 128, 128]
     assert winograd.pays(tf.float32, wide)
     assert winograd.pays(tf.float32, [3, 3, 48, 96])
@@ -115,6 +116,11 @@ def test_it_is_used_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not winograd.pays(tf.float32, wide)
     slow[0] = False
     assert not winograd.pays(tf.float32, wide)
+    in_halves[0] = True
+    assert winograd.pays(tf.float32, wide)
+    assert not winograd.pays(tf.float32, [3, 3, 64, 128])
+    assert not winograd.pays(tf.bfloat16, wide)
+    in_halves[0] = False
     monkeypatch.setenv(winograd.SWITCH, "1")
     assert winograd.pays(tf.float32, [3, 3, 16, 32])
     slow[0] = True
