@@ -104,21 +104,19 @@ def _runs() -> list[Run]:
 
 
 def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
-    """Returns what a run changes in its style's file.
-
-    A weight keeps its meaning on smaller pictures when it shrinks with their area.
-    """
+    """Returns what a run changes in its style's file."""
     from fast_style.config import load_config
+    from fast_style.run_parts import at_image_size
 
-    config = load_config(ROOT / f"conf/{run.style}.yml")
-    assert config.style_image is not None and config.style_weight is not None
+    config = at_image_size(load_config(ROOT / f"conf/{run.style}.yml"), options.image_size)
+    assert config.style_image is not None
     return {
         "style_image": str(ROOT / config.style_image),
         "dataset": options.photos,
         "loss_model": "vgg_mini",
         "loss_model_file": str(ROOT / "pretrained/vgg_mini.safetensors"),
-        "style_weight": config.style_weight * (options.image_size / config.image_size) ** 2,
-        "image_size": options.image_size,
+        "style_weight": config.style_weight,
+        "image_size": config.image_size,
         "batch_size": options.batch_size,
         "steps": options.steps,
         "precision": run.precision,

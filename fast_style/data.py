@@ -196,6 +196,7 @@ class PhotoStream:
         start_step: int = 0,
         stop_step: int | None = None,
         rows: range | None = None,
+        skipped: dict[Path, str] | None = None,
         workers: int | None = None,
         prefetch_batches: int = 4,
     ) -> None:
@@ -211,6 +212,7 @@ class PhotoStream:
           start_step: The step of the first batch.
           stop_step: The step at which to end, exclusive; None never ends.
           rows: Which photos of each batch are read and given, of 0..batch_size - 1; None reads all.
+          skipped: What an earlier stream of these photos found unreadable; this one adds to it.
           workers: Decoding threads; None takes 2, or 1 where there is one processor.
           prefetch_batches: Batches decoded ahead; bounds the memory used.
 
@@ -231,7 +233,7 @@ class PhotoStream:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self._paths = tuple(paths)
         check_enough(self._paths, batch_size)
-        self.skipped: dict[Path, str] = {}
+        self.skipped: dict[Path, str] = {} if skipped is None else skipped
         self.waited_seconds = 0.0
         self._image_size = image_size
         self._batch_size = batch_size

@@ -40,23 +40,32 @@ def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
     """
     small = small_steps(config, steps)
     whole = RunPart(config, steps)
-    return (RunPart(_halved(config), small), whole) if small else (whole,)
+    if not small:
+        return (whole,)
+    halved = dataclasses.replace(at_image_size(config, config.image_size // 2), small_first=0.0)
+    return (RunPart(halved, small), whole)
 
 
-def _halved(config: RunConfig) -> RunConfig:
-    """Returns a configuration for pictures of half the size, where style counts as much.
+def at_image_size(config: RunConfig, image_size: int) -> RunConfig:
+    """Returns a configuration for pictures of another size, where style counts as much.
 
-    A style weight keeps its meaning when it shrinks with a picture's area; see
-    `losses.style_layer_losses`.
+    A style weight keeps its meaning when it changes with a picture's area; see
+    `losses.style_layer_losses`. The style pictures change with the photos.
+
+    Args:
+      config: The run.
+      image_size: Side of the photos' squares in px.
     """
-    changes: dict[str, Any] = {"image_size": config.image_size // 2, "small_first": 0.0}
+    ratio = image_size / config.image_size
+    area = ratio**2
+    changes: dict[str, Any] = {"image_size": image_size}
     if config.style_size is not None:
-        changes["style_size"] = config.style_size // 2
+        changes["style_size"] = int(config.style_size * ratio)
     if config.styles is None:
         assert config.style_weight is not None
-        changes["style_weight"] = config.style_weight / 4.0
+        changes["style_weight"] = config.style_weight * area
     else:
         changes["styles"] = tuple(
-            dataclasses.replace(style, weight=style.weight / 4.0) for style in config.styles
+            dataclasses.replace(style, weight=style.weight * area) for style in config.styles
         )
     return dataclasses.replace(config, **changes)

@@ -365,8 +365,8 @@ class _Run:
                     start_step=self.step,
                     stop_step=trainer.stop_step,
                     rows=self.replicas.rows,
+                    skipped=skipped,  # What one part finds unreadable, the next knows.
                 )
-                stream.skipped = skipped  # What one part finds unreadable, the next knows.
                 clock = StepClock(config.batch_size, lambda of=stream: of.waited_seconds)
                 with stream:
                     self._loop(stream, clock)

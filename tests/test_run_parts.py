@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fast_style.config import RunConfig, StyleSpec
-from fast_style.run_parts import run_parts
+from fast_style.run_parts import at_image_size, run_parts
 
 ONE_STYLE = {"style_image": "candy.jpg", "style_weight": 20.0}
 TWO_STYLES = {"styles": (StyleSpec("candy", "c.jpg", 20.0), StyleSpec("wave", "w.jpg", 220.0))}
@@ -43,3 +43,10 @@ def test_each_of_several_styles_keeps_its_share() -> None:
     assert [style.weight for style in small.config.style_specs] == [5.0, 55.0]
     assert [style.name for style in small.config.style_specs] == ["candy", "wave"]
     assert small.config.style_size is None
+
+
+def test_a_style_weight_changes_with_the_area() -> None:
+    run = config(style_size=300)
+    larger = at_image_size(run, 192)
+    assert (larger.image_size, larger.style_size, larger.style_weight) == (192, 450, 45.0)
+    assert at_image_size(larger, 128) == run
