@@ -42,8 +42,9 @@ def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
     whole = RunPart(config, steps)
     if not small:
         return (whole,)
-    halved = dataclasses.replace(at_image_size(config, config.image_size // 2), small_first=0.0)
-    return (RunPart(halved, small), whole)
+    # Without the key first: half a size may be smaller than the key allows.
+    plain = dataclasses.replace(config, small_first=0.0)
+    return (RunPart(at_image_size(plain, config.image_size // 2), small), whole)
 
 
 def at_image_size(config: RunConfig, image_size: int) -> RunConfig:

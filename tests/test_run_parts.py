@@ -32,6 +32,11 @@ def test_small_pictures_take_their_share_of_the_steps() -> None:
     assert whole.config is run
 
 
+def test_half_the_size_may_be_smaller_than_any_that_can_be_halved() -> None:
+    small, whole = run_parts(config(image_size=64, small_first=0.5), 10)
+    assert (small.config.image_size, whole.config.image_size) == (32, 64)
+
+
 def test_all_steps_can_be_on_small_pictures() -> None:
     small, whole = run_parts(config(small_first=1.0), 7)
     assert small.stop_step == whole.stop_step == 7
