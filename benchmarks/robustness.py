@@ -117,6 +117,7 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
         "loss_model_file": str(ROOT / "pretrained/vgg_mini.safetensors"),
         "style_weight": config.style_weight,
         "image_size": config.image_size,
+        "style_size": config.style_size,
         "batch_size": options.batch_size,
         "steps": options.steps,
         "precision": run.precision,

@@ -59,9 +59,9 @@ def multiplies_slowly() -> bool:
 def multiplies_in_halves() -> bool:
     """Whether float32 is computed by an AMD processor with AVX-512, or one like it, and no GPU.
 
-    That is one with AVX-512's bfloat16 and without matrix tiles. The first of them take two cycles
-    for a vector, so they multiply as fast for what their memory delivers as the one that was
-    measured. Other processors with AVX-512 were not.
+    That is one with AVX-512's bfloat16 and without matrix tiles. One was measured that takes two
+    cycles for a vector. Newer ones of AMD and Intel's Cooper Lake, which take one, fall under this
+    too, and were not.
     """
     flags = _cpu_flags()
     return (

@@ -42,26 +42,27 @@ def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
     whole = RunPart(config, steps)
     if not small:
         return (whole,)
-    # Without the key first: half a size may be smaller than the key allows.
-    plain = dataclasses.replace(config, small_first=0.0)
-    return (RunPart(at_image_size(plain, config.image_size // 2), small), whole)
+    return (RunPart(at_image_size(config, config.image_size // 2), small), whole)
 
 
 def at_image_size(config: RunConfig, image_size: int) -> RunConfig:
     """Returns a configuration for pictures of another size, where style counts as much.
 
     A style weight keeps its meaning when it changes with a picture's area; see
-    `losses.style_layer_losses`. The style pictures change with the photos.
+    `losses.style_layer_losses`. A `style_size` changes with the photos' size. All steps are of that
+    size: `small_first` is left out.
 
     Args:
       config: The run.
       image_size: Side of the photos' squares in px.
+
+    Raises:
+      ConfigError: If it, or the style pictures' size, is smaller than a run allows.
     """
-    ratio = image_size / config.image_size
-    area = ratio**2
-    changes: dict[str, Any] = {"image_size": image_size}
+    area = (image_size / config.image_size) ** 2
+    changes: dict[str, Any] = {"image_size": image_size, "small_first": 0.0}
     if config.style_size is not None:
-        changes["style_size"] = int(config.style_size * ratio)
+        changes["style_size"] = config.style_size * image_size // config.image_size
     if config.styles is None:
         assert config.style_weight is not None
         changes["style_weight"] = config.style_weight * area

@@ -71,8 +71,8 @@ def pays(dtype: tf.DType, kernel: tf.TensorShape | Sequence[int | None]) -> bool
     two cores with AVX2, forward, to the input, to the kernel: 64 to 64 channels 0.8 to 1.4 (first
     two), 48 to 96 1.3, 1.2 and 2.3, 128 to 128 1.7, 1.6 and 3.6, 512 to 512 3.4, 2.8 and 4.2.
     On two cores of an AMD EPYC with avx512_bf16: 64 to 128 0.9, 0.9 and 1.5, 128 to 128 1.3, 1.1
-    and 1.8, 128 to 256 1.5, 1.5 and 2.0, 512 to 512 2.2, 1.8 and 2.5. Other processors with AVX-512
-    were not measured, and GPUs have such algorithms in their own library.
+    and 1.8, 128 to 256 1.5, 1.5 and 2.0, 512 to 512 2.2, 1.8 and 2.5. What has AVX-512
+    otherwise was not measured and stays plain, and GPUs have such algorithms in their own library.
 
     Args:
       dtype: Of the maps.
