@@ -50,14 +50,14 @@ _KERNEL = np.array(
 
 def wanted(dtype: tf.DType) -> bool:
     """Whether maps of that type are to be convolved with fewer multiplications at all."""
-    if dtype != tf.float32 or is_portable():
-        return False
-    switch = os.environ.get(SWITCH, "")
-    return switch == "1" if switch in ("0", "1") else _least_work() is not None
+    return dtype == tf.float32 and not is_portable() and _least_work() is not None
 
 
 def _least_work() -> int | None:
-    """From which product of channels on this processor is faster this way; None: from none on."""
+    """From which product of channels on maps go this way, on this processor; None: from none on."""
+    switch = os.environ.get(SWITCH, "")
+    if switch in ("0", "1"):
+        return 0 if switch == "1" else None
     if multiplies_slowly():
         return _LEAST_WORK_SLOW
     return _LEAST_WORK_HALVES if multiplies_in_halves() else None
@@ -81,8 +81,6 @@ def pays(dtype: tf.DType, kernel: tf.TensorShape | Sequence[int | None]) -> bool
     height, width, channels, depth = kernel
     if (height, width) != (3, 3) or channels is None or depth is None or not wanted(dtype):
         return False
-    if os.environ.get(SWITCH) == "1":
-        return True
     least = _least_work()
     return least is not None and channels * depth >= least
 

@@ -71,30 +71,23 @@ def test_auto_goes_by_the_gpu_where_there_is_one(
     assert hardware.resolve_precision("auto") == expected
 
 
-def test_processors_without_avx512_multiply_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags, gpus, slowly in (
-        ("sse2 avx2 fma", 0, True),
-        ("sse2 avx2 avx512f", 0, False),
-        ("sse2 avx2", 1, False),
-        ("asimd", 0, False),
-        ("", 0, False),
+def test_processors_multiply_slowly_or_in_halves_or_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for flags, gpus, slowly, in_halves in (
+        ("sse2 avx2 fma", 0, True, False),
+        ("sse2 avx2", 0, True, False),
+        ("sse2 avx2", 1, False, False),
+        ("sse2 avx2 avx512f", 0, False, False),
+        ("sse2 avx512f", 0, False, False),
+        ("sse2 avx512f avx512_bf16", 0, False, True),
+        ("sse2 avx512f avx512_bf16", 1, False, False),
+        ("sse2 avx512f avx512_bf16 amx_bf16", 0, False, False),
+        ("asimd", 0, False, False),
+        ("", 0, False, False),
     ):
         pretend(monkeypatch, flags=flags, gpus=gpus)
         assert hardware.multiplies_slowly() == slowly, flags
-
-
-def test_processors_with_avx512_and_no_tiles_multiply_in_halves(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for flags, gpus, in_halves in (
-        ("sse2 avx512f avx512_bf16", 0, True),
-        ("sse2 avx512f avx512_bf16", 1, False),
-        ("sse2 avx512f avx512_bf16 amx_bf16", 0, False),
-        ("sse2 avx512f", 0, False),
-        ("sse2 avx2", 0, False),
-        ("", 0, False),
-    ):
-        pretend(monkeypatch, flags=flags, gpus=gpus)
         assert hardware.multiplies_in_halves() == in_halves, flags
 
 
