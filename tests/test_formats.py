@@ -222,33 +222,92 @@ def test_pictures_that_are_not_judged_do_not_count() -> None:
         assert [p["max"] for p in found.as_json()["pictures"]] == [1, 9]
 
 
-def test_a_flat_picture_counts_only_where_the_computed_net_leaves_it_flat(
-    monkeypatch: pytest.MonkeyPatch,
+def patterned(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+    styled = picture.copy()
+    styled[::2] = 0
+    return styled
+
+
+def one_colour(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+    return np.full_like(picture, 7)
+
+
+@pytest.mark.parametrize(
+    ("computed", "exported", "counts"),
+    [
+        (one_colour, one_colour, True),
+        (one_colour, patterned, False),
+        (patterned, one_colour, False),
+        (patterned, patterned, False),
+    ],
+)
+def test_a_flat_picture_counts_where_the_computed_net_and_the_file_leave_it_flat(
+    computed: parity.Run, exported: parity.Run, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "SIZES", ((33, 47),))
-
-    def patterned(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
-        styled = picture.copy()
-        styled[::2] = 0
-        return styled
-
     check = parity.ParityCheck(nets.johnson())
     native = Stylizer(nets.johnson(), precision="float32")
 
-    def computed(model: Model, precision: str) -> parity.Run:
-        return (
-            patterned if precision == "bfloat16" else lambda picture, mix: native.stylize(picture)
-        )
+    def of(model: Model, precision: str) -> parity.Run:
+        flat = computed is one_colour and precision == "float32"
+        return (lambda picture, mix: native.stylize(picture)) if flat else patterned
 
-    monkeypatch.setattr(parity, "_computed", computed)
-    only = [parity.Signature(run=patterned, mixes=False)]
-    any_difference = parity.Tolerance(levels=255)
-    found = check.measure(only, any_difference)
-    assert {d.picture: d.judged for d in found.differences} == dict.fromkeys(
-        ("photo", "grey", "noise"), True
-    )
-    found = check.measure(only, any_difference, precision="bfloat16")
+    monkeypatch.setattr(parity, "_computed", of)
+    only = [parity.Signature(run=exported, mixes=False)]
+    found = check.measure(only, parity.Tolerance(levels=255))
+    assert {d.picture: d.judged for d in found.differences} == {
+        "photo": True,
+        "grey": counts,
+        "noise": True,
+    }
+    found = check.measure(only, parity.Tolerance(levels=255), precision="bfloat16")
     assert {d.picture for d in found.differences if not d.judged} == {"grey"}
+
+
+@pytest.mark.parametrize("noisy", ["computed", "exported"])
+def test_flat_pictures_count_in_all_sizes_or_in_none(
+    noisy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "SIZES", ((33, 47), (16, 17)))
+    check = parity.ParityCheck(nets.johnson())
+    native = Stylizer(nets.johnson(), precision="float32")
+
+    def flat(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+        return native.stylize(picture)
+
+    def noisy_when_large(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+        styled = native.stylize(picture)
+        styled[32:] = 0
+        return styled
+
+    computed = noisy_when_large if noisy == "computed" else flat
+    monkeypatch.setattr(parity, "_computed", lambda model, precision: computed)
+    exported = noisy_when_large if noisy == "exported" else flat
+    found = check.measure(
+        [parity.Signature(run=exported, mixes=False)], parity.Tolerance(levels=255)
+    )
+    unjudged = [(d.picture, d.height) for d in found.differences if not d.judged]
+    assert unjudged == [("grey", 33), ("grey", 16)]
+
+
+def test_a_flat_picture_of_another_colour_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "SIZES", ((33, 47),))
+    check = parity.ParityCheck(nets.johnson())
+    native = Stylizer(nets.johnson(), precision="float32")
+    monkeypatch.setattr(
+        parity, "_computed", lambda model, precision: lambda picture, mix: native.stylize(picture)
+    )
+
+    def wrong_when_flat(picture: np.ndarray, mix: np.ndarray) -> np.ndarray:
+        styled = native.stylize(picture)
+        return styled if np.ptp(picture) else styled ^ 16
+
+    for run, passes in (
+        (lambda picture, mix: native.stylize(picture), True),
+        (wrong_when_flat, False),
+    ):
+        found = check.measure([parity.Signature(run=run, mixes=False)], parity.Tolerance(levels=1))
+        assert found.passed == passes
 
 
 def test_flat_pictures_do_not_count_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
