@@ -181,6 +181,7 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
         decay_steps=steps if config.learning_rate_schedule == "cosine" else None,
         gradient_clip=config.gradient_clip,
         consistency_weight=config.consistency_weight,
+        grid_weight=config.grid_weight,
         seed=config.seed,
         xla=config.xla,
     )

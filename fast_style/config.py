@@ -122,6 +122,7 @@ class RunConfig:
         square so far); longer ones are shortened; None: never.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
+      grid_weight: Weight of the grid loss (see `losses.grid_loss`); 0: it is not computed.
       consistency_weight: Weight of the consistency loss (see `consistency`); 0: it is not computed.
       loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
@@ -169,6 +170,7 @@ class RunConfig:
     gradient_clip: Annotated[float | None, checks.optional(checks.number(above=True))] = 1.5
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
+    grid_weight: Annotated[float, checks.number()] = 0.0
     consistency_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
     loss_model_file: Annotated[str, checks.path] = ""

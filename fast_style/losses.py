@@ -15,6 +15,11 @@ import tensorflow as tf
 
 from fast_style.layers import conv
 
+GRID_PERIOD = 4
+"""Pixels after which what a net makes of a flat photo repeats: as often as it halves the sides."""
+
+_GRID_WINDOW = 32  # pixels; grids differ from place to place, as photos do
+
 
 def gram_matrix(features: tf.Tensor, metric: tf.Tensor | None = None) -> tf.Tensor:
     """Returns the channel correlations of each feature map.
@@ -157,3 +162,40 @@ def total_variation_loss(images: tf.Tensor) -> tf.Tensor:
     dx = lines[:, :, channels:] - lines[:, :, :-channels]
     dy = lines[:, 1:] - lines[:, :-1]
     return (tf.reduce_mean(tf.square(dx)) + tf.reduce_mean(tf.square(dy))) / 2.0
+
+
+def grid_loss(images: tf.Tensor) -> tf.Tensor:
+    """Returns how strong patterns are that repeat every 4 (or 2) pixels, as a net's own do.
+
+    The nets halve the sides twice and double them twice. What they make of a flat photo therefore
+    repeats every 4 pixels, and no other texture comes from nothing: style losses ask for texture
+    where a photo has none, and get this one, a grid. Pictures have next to nothing of that kind.
+
+    With z the picture without its means over 4x4 pixels, and windows of about 32x32 pixels side by
+    side, it is the mean over windows, phases and channels of (p - mean of p over the phases)^2,
+    where p[a, b] is the mean of a window's pixels z[4 i + a, 4 j + b]. A pattern counts with its
+    variance; brightness and even slopes do not count, and other texture hardly: a window's i and j
+    average it away.
+
+    Args:
+      images: [N, H, W, 3] float32 0..255; H and W at least 8.
+
+    Returns:
+      Scalar float32, in squared levels.
+    """
+    fine = images[:, 2:-1, 2:-1] - tf.nn.avg_pool2d(images, GRID_PERIOD, 1, "VALID")
+    shape = tf.shape(fine)
+    windows = [tf.maximum(shape[axis] // _GRID_WINDOW, 1) for axis in (1, 2)]
+    repeats = [shape[axis + 1] // (GRID_PERIOD * windows[axis]) for axis in (0, 1)]
+    height, width = (GRID_PERIOD * r * w for r, w in zip(repeats, windows, strict=True))
+    folded = tf.reshape(
+        fine[:, :height, :width],
+        [
+            shape[0],
+            *(windows[0], repeats[0], GRID_PERIOD),
+            *(windows[1], repeats[1], GRID_PERIOD),
+            shape[3],
+        ],
+    )
+    phases = tf.reduce_mean(folded, [2, 5])
+    return tf.reduce_mean(tf.math.reduce_variance(phases, [2, 4]))

@@ -342,6 +342,7 @@ def terms_line(losses: Mapping[str, float]) -> str:
             ("content", tags.WEIGHTED_CONTENT),
             ("style", tags.WEIGHTED_STYLE),
             ("tv", tags.WEIGHTED_VARIATION),
+            ("grid", tags.WEIGHTED_GRID),
             ("consistency", tags.WEIGHTED_CONSISTENCY),
             ("total", tags.TOTAL),
         )

@@ -16,6 +16,7 @@ from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_pro
 from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.learning_rate import learning_rate_at
+from fast_style.losses import grid_loss
 from fast_style.objective import Scorer
 from fast_style.optimizers import BETA_2, Slot, adam, beta_powers, muon
 from fast_style.replicas import Replicas
@@ -141,6 +142,7 @@ class StepSettings:
       decay_steps: See `learning_rate_at`.
       gradient_clip: Longest gradient of each weight, in multiples of what is usual; none: no limit.
       consistency_weight: Weight of the consistency loss; 0: it is not computed.
+      grid_weight: Weight of the grid loss; 0: it is not computed.
       seed: Of the consistency loss's noise.
       xla: Compile everything but the update of the weights with XLA.
     """
@@ -155,6 +157,7 @@ class StepSettings:
     decay_steps: int | None = None
     gradient_clip: float | None = None
     consistency_weight: float = 0.0
+    grid_weight: float = 0.0
     seed: int = 0
     xla: bool = False
 
@@ -180,7 +183,8 @@ def make_train_step(
     to recover. The norm reported is that before.
 
     With `consistency_weight`, the loss has the consistency of the net's answers as one more term,
-    whose noise is a function of `seed` and the step. Without, the term is not computed.
+    whose noise is a function of `seed` and the step; with `grid_weight`, what `losses.grid_loss`
+    says of them. Without, the terms are not computed.
 
     With `xla`, everything but the update of the weights is compiled by XLA, whose noise for the
     consistency loss is another.
@@ -296,6 +300,10 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
                 weighted = settings.consistency_weight * losses[tags.CONSISTENCY]
                 losses[tags.WEIGHTED_CONSISTENCY] = weighted
                 losses[tags.TOTAL] += weighted
+            if settings.grid_weight:
+                losses[tags.GRID] = grid_loss(styled)
+                losses[tags.WEIGHTED_GRID] = settings.grid_weight * losses[tags.GRID]
+                losses[tags.TOTAL] += losses[tags.WEIGHTED_GRID]
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         return losses, styled, gradients
 

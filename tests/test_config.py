@@ -164,6 +164,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "learning_rate_schedule": "constant",
         "warmup_steps": 0,
         "gradient_clip": 1.5,
+        "grid_weight": 0.0,
         "consistency_weight": 0.0,
         "arch": "johnson",
         "width": 1.0,
@@ -220,6 +221,7 @@ def test_our_style_files_keep_the_ancestors_values_but_the_weight(
         optimizer="muon",
         learning_rate_schedule="cosine",
         warmup_steps=20,
+        grid_weight=500.0,
     )
 
 
@@ -437,6 +439,7 @@ def test_every_missing_key_is_named() -> None:
         ("style_weight", float("inf"), "expected a finite number of at least 0, got .inf"),
         ("content_weight", float("nan"), "expected a finite number of at least 0, got .nan"),
         ("consistency_weight", -1, "expected a number of at least 0, got -1"),
+        ("grid_weight", -1, "expected a number of at least 0, got -1"),
         ("tv_weight", float("-inf"), "expected a finite number of at least 0, got -.inf"),
         ("tv_weight", 10**400, "expected a number of at least 0, got a number of more than 19"),
         ("learning_rate", 0, "expected a number above 0, got 0"),
@@ -828,6 +831,7 @@ ROUND_TRIPS = {
         learning_rate=1e-05,
         tv_weight=1e-20,
         consistency_weight=25,
+        grid_weight=500,
         content_weight=1e22,
         precision="bfloat16",
         val_dataset="val",

@@ -219,28 +219,41 @@ def take_steps(count: int, **changes: Any) -> tuple[dict[str, np.ndarray], list[
     return {name: value.numpy() for name, value in state.tensors().items()}, found
 
 
-def test_a_weight_of_zero_leaves_the_step_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+# Terms of training steps alone: (key of their weight, function, tag, tag of what is weighted).
+TERMS = [
+    ("consistency_weight", "consistency_loss", tags.CONSISTENCY, tags.WEIGHTED_CONSISTENCY),
+    ("grid_weight", "grid_loss", tags.GRID, tags.WEIGHTED_GRID),
+]
+
+
+@pytest.mark.parametrize(("key", "function", "tag"), [term[:3] for term in TERMS])
+def test_a_weight_of_zero_leaves_the_step_as_it_was(
+    key: str, function: str, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, losses = take_steps(2)
 
     def not_to_be_computed(*arguments: Any) -> None:
         raise AssertionError("the term was computed")
 
-    monkeypatch.setattr(train_state, "consistency_loss", not_to_be_computed)
-    off, losses_off = take_steps(2, consistency_weight=0.0, seed=5)
+    monkeypatch.setattr(train_state, function, not_to_be_computed)
+    off, losses_off = take_steps(2, **{key: 0.0}, seed=5)
     assert losses_off == losses
-    assert tags.CONSISTENCY not in losses[0]
+    assert tag not in losses[0]
     for name, value in plain.items():
         np.testing.assert_array_equal(off[name], value, err_msg=name)
     with pytest.raises(AssertionError, match="the term was computed"):
-        take_steps(1, consistency_weight=1.0)
+        take_steps(1, **{key: 1.0})
 
 
-def test_the_term_is_part_of_the_total_and_moves_the_weights() -> None:
+@pytest.mark.parametrize(("key", "tag", "weighted_tag"), [(term[0], *term[2:]) for term in TERMS])
+def test_the_term_is_part_of_the_total_and_moves_the_weights(
+    key: str, tag: str, weighted_tag: str
+) -> None:
     plain, (without,) = take_steps(1)
-    moved, (losses,) = take_steps(1, consistency_weight=3.0)
-    weighted = losses[tags.WEIGHTED_CONSISTENCY]
-    assert losses[tags.CONSISTENCY] > 0.0
-    assert weighted == pytest.approx(3.0 * losses[tags.CONSISTENCY], rel=1e-6)
+    moved, (losses,) = take_steps(1, **{key: 3.0})
+    weighted = losses[weighted_tag]
+    assert losses[tag] > 0.0
+    assert weighted == pytest.approx(3.0 * losses[tag], rel=1e-6)
     assert losses[tags.TOTAL] == pytest.approx(without[tags.TOTAL] + weighted, rel=1e-5)
     # Adam's first moment is a tenth of the gradient.
     assert any(not np.array_equal(moved[name], plain[name]) for name in plain if "Adam" in name)
@@ -255,7 +268,9 @@ def test_noise_depends_on_the_runs_seed_and_on_the_step() -> None:
     assert len({term for run in runs for term in run}) == 4
 
 
-def test_a_run_with_it_reports_the_term_and_scores_held_out_photos_without(tmp_path: Path) -> None:
+def test_a_run_with_them_reports_the_terms_and_scores_held_out_photos_without(
+    tmp_path: Path,
+) -> None:
     world = tiny.make_world(tmp_path)
     reports: list[StepReport] = []
     held_out: list[set[str]] = []
@@ -268,16 +283,21 @@ def test_a_run_with_it_reports_the_term_and_scores_held_out_photos_without(tmp_p
             held_out.append(set(validation))
 
     config = dataclasses.replace(
-        world.config(tmp_path, val_dataset=str(world.held_out), steps=2), consistency_weight=2.0
+        world.config(tmp_path, val_dataset=str(world.held_out), steps=2),
+        consistency_weight=2.0,
+        grid_weight=30.0,
     )
     with tiny.working_in(tmp_path):
         train(config, observer=Recorder())
     for report in reports:
         parts = (tags.WEIGHTED_CONTENT, tags.WEIGHTED_STYLE, tags.WEIGHTED_VARIATION)
-        total = sum(report.losses[tag] for tag in (*parts, tags.WEIGHTED_CONSISTENCY))
+        parts += tuple(weighted for *_, weighted in TERMS)
+        assert all(report.losses[tag] > 0.0 for tag in parts[3:])
+        total = sum(report.losses[tag] for tag in parts)
         assert report.losses[tags.TOTAL] == pytest.approx(total, rel=1e-5)
     assert len(reports) == 2
-    assert held_out and tags.TOTAL in held_out[0] and tags.CONSISTENCY not in held_out[0]
+    assert held_out and tags.TOTAL in held_out[0]
+    assert held_out[0].isdisjoint({tags.CONSISTENCY, tags.GRID})
 
 
 def test_parts_of_a_batch_are_disturbed_as_in_the_whole() -> None:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from fast_style.losses import (
     content_layer_losses,
     gram_matrix,
+    grid_loss,
     style_layer_losses,
     total_variation_loss,
 )
@@ -275,12 +276,93 @@ def test_total_variation_is_zero_when_flat_and_blind_to_brightness() -> None:
 
 
 def test_gradients_on_a_flat_picture_are_finite() -> None:
-    flat = tf.Variable(tf.fill([1, 6, 7, 3], 0.0))
+    flat = tf.Variable(tf.fill([1, 8, 9, 3], 0.0))
     with tf.GradientTape() as tape:
         style = style_layer_losses({"a": tf.convert_to_tensor(flat)}, {"a": tf.ones([1, 3, 3])})
         content = content_layer_losses({"a": tf.convert_to_tensor(flat)}, {"a": tf.ones_like(flat)})
         variation = total_variation_loss(tf.convert_to_tensor(flat))
-        total = tf.reduce_sum(style["a"]) + content["a"] + variation
+        grid = grid_loss(tf.convert_to_tensor(flat))
+        total = tf.reduce_sum(style["a"]) + content["a"] + variation + grid
     gradient = tape.gradient(total, flat)
     assert gradient is not None
     assert np.isfinite(tf.convert_to_tensor(gradient).numpy()).all()
+
+
+def grid_by_loops(images: np.ndarray) -> float:
+    """The formula of `grid_loss`, window by window and phase by phase."""
+    count, height, width, channels = images.shape
+    images = images.astype(np.float64)
+    rows, columns = (max((side - 3) // 32, 1) for side in (height, width))
+    down, across = (height - 3) // (4 * rows), (width - 3) // (4 * columns)
+    found = []
+    for n, c in np.ndindex(count, channels):
+        fine = np.empty((height - 3, width - 3))
+        for y, x in np.ndindex(fine.shape):
+            fine[y, x] = images[n, y + 2, x + 2, c] - images[n, y : y + 4, x : x + 4, c].mean()
+        for row, column in np.ndindex(rows, columns):
+            top, left = 4 * down * row, 4 * across * column
+            phases = [
+                np.mean(
+                    [fine[top + 4 * i + a, left + 4 * j + b] for i, j in np.ndindex(down, across)]
+                )
+                for a, b in np.ndindex(4, 4)
+            ]
+            found.append(np.var(phases))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("size", [(8, 9), (32, 33), (47, 70)])
+def test_the_grid_loss_equals_the_formula_in_float64(size: tuple[int, int]) -> None:
+    images = np.random.default_rng(0).uniform(0, 255, (2, *size, 3)).astype(np.float32)
+    images[:, ::4] += 30.0
+    np.testing.assert_allclose(
+        grid_loss(tf.constant(images)), grid_by_loops(images), rtol=TOLERANCE
+    )
+
+
+def repeated(tile: np.ndarray, height: int, width: int) -> tf.Tensor:
+    """Grey pictures [1, H, W, 3] of a tile side by side."""
+    picture = np.tile(tile, (height // len(tile) + 1, width // tile.shape[1] + 1))
+    picture = picture[:height, :width, None].astype(np.float32)
+    return tf.constant(np.repeat(picture, 3, axis=2)[None] + 128.0)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 2), (1, 4), (4, 1), (2, 4)])
+def test_a_pattern_of_up_to_four_pixels_counts_with_its_variance(shape: tuple[int, int]) -> None:
+    tile = np.random.default_rng(1).normal(0.0, 10.0, shape)
+    for height, width in ((64, 64), (45, 103), (35, 36)):
+        found = grid_loss(repeated(tile, height, width))
+        np.testing.assert_allclose(found, tile.var(), rtol=1e-3)
+        # Wherever it begins.
+        found = grid_loss(repeated(np.roll(tile, 1, axis=(0, 1)), height, width))
+        np.testing.assert_allclose(found, tile.var(), rtol=1e-3)
+
+
+def test_what_is_no_grid_hardly_counts() -> None:
+    y, x = np.mgrid[:67, :67].astype(np.float32)
+    slope = np.repeat((x + 2.0 * y)[None, ..., None], 3, axis=-1)
+    assert grid_loss(tf.constant(slope)) < 1e-6
+    rng = np.random.default_rng(2)
+    noise = rng.normal(128.0, 20.0, (1, 67, 67, 3)).astype(np.float32)
+    assert grid_loss(tf.constant(noise)) < 20.0**2 / 50.0
+    # Of three, five and seven pixels; each of their windows holds whole ones, or nearly.
+    for period in (3, 5, 7):
+        tile = rng.normal(0.0, 10.0, (period, period))
+        assert grid_loss(repeated(tile, 67, 67)) < tile.var() / 20.0
+
+
+def test_the_gradient_of_the_grid_loss_removes_a_grid_and_leaves_a_photo() -> None:
+    tile = np.random.default_rng(3).normal(0.0, 10.0, (4, 4))
+    tile -= tile.mean()  # Brightness stays.
+    y, x = np.mgrid[:67, :67]
+    photo = 128.0 + 60.0 * np.sin(x / 11.0 + y / 17.0)
+    clean = tf.constant(np.repeat(photo[None, ..., None], 3, axis=-1).astype(np.float32))
+    picture = tf.Variable(clean + repeated(tile, 67, 67) - 128.0)
+    before = float(grid_loss(picture))
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            loss = grid_loss(tf.convert_to_tensor(picture))
+        picture.assign_sub(4000.0 * tf.convert_to_tensor(tape.gradient(loss, picture)))
+    assert float(grid_loss(picture)) < 0.01 * before
+    inner = np.s_[:, 4:-4, 4:-4]
+    assert np.abs(picture.numpy()[inner] - clean.numpy()[inner]).mean() < 0.2 * np.abs(tile).mean()
