@@ -58,6 +58,7 @@ _FREE_KEYS = {
     "warmup_steps": "",
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
+    "grid_weight": "it holds from here on",
     "precision": "",
     "xla": "",
 }

@@ -148,8 +148,8 @@ def _table(done: Export) -> str:
     ]
     if unjudged:
         lines.append(
-            f"flat grey does not count for {', '.join(unjudged)}: in that precision, rounding "
-            "alone makes the net turn it into noise"
+            f"flat grey does not count for {', '.join(unjudged)}: rounding alone turns it into "
+            "noise, in the file or in the net as TensorFlow computes it in that precision"
         )
     return "\n".join(lines)
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 from fast_style.layers import conv
 
 GRID_PERIOD = 4
-"""Pixels after which what a net makes of a flat photo repeats: as often as it halves the sides."""
+"""Pixels after which what a net makes of a flat photo repeats: 2 for each halving of the sides."""
 
-_GRID_WINDOW = 32  # pixels; grids differ from place to place, as photos do
+_GRID_WINDOW = 32  # pixels at least; grids differ from place to place, as photos do
 
 
 def gram_matrix(features: tf.Tensor, metric: tf.Tensor | None = None) -> tf.Tensor:
@@ -171,11 +171,16 @@ def grid_loss(images: tf.Tensor) -> tf.Tensor:
     repeats every 4 pixels, and no other texture comes from nothing: style losses ask for texture
     where a photo has none, and get this one, a grid. Pictures have next to nothing of that kind.
 
-    With z the picture without its means over 4x4 pixels, and windows of about 32x32 pixels side by
-    side, it is the mean over windows, phases and channels of (p - mean of p over the phases)^2,
-    where p[a, b] is the mean of a window's pixels z[4 i + a, 4 j + b]. A pattern counts with its
-    variance; brightness and even slopes do not count, and other texture hardly: a window's i and j
-    average it away.
+    With z the picture without its means over 4x4 pixels, cut into equal windows of 32 pixels a side
+    or more (smaller pictures: one) from the top left, it is the mean over windows, phases and
+    channels of (p - mean of p over the phases)^2, where p[a, b] is the mean of a window's pixels
+    z[4 i + a, 4 j + b]. What is left over below and to the right, less than 4 pixels for each
+    window, does not count.
+
+    A pattern of period 4, 2 or 1 counts with its variance, one of 8, 12... with the part of it that
+    repeats every 4. Brightness and even slopes do not count, and other texture hardly, as a
+    window's i and j average it away: of noise, one part in the number of a window's repeats
+    remains, 1/64 to 1/225.
 
     Args:
       images: [N, H, W, 3] float32 0..255; H and W at least 8.

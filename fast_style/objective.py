@@ -28,7 +28,7 @@ VARIATION = "losses/regularizer_loss"
 WEIGHTED_CONTENT = "weighted_losses/weighted_content_loss"
 WEIGHTED_STYLE = "weighted_losses/weighted_style_loss"
 WEIGHTED_VARIATION = "weighted_losses/weighted_regularizer_loss"
-# Of training steps alone, and only where the terms weigh something.
+# Of training steps alone, not of held-out photos, and only where the terms weigh something.
 CONSISTENCY = "losses/consistency_loss"
 WEIGHTED_CONSISTENCY = "weighted_losses/weighted_consistency_loss"
 GRID = "losses/grid_loss"

@@ -190,6 +190,7 @@ def test_every_config_of_this_project_loads_and_names_its_style() -> None:
     for path in paths:
         config = load_config(path)
         assert config.naming == path.stem
+        assert config.grid_weight == 500.0
         for style in config.style_specs:
             assert Path(style.image).parent == Path("data/styles"), path
         first_line = path.read_text(encoding="utf-8").splitlines()[0]

@@ -41,6 +41,7 @@ def settings(world: tiny.World, folder: Path, **changes: Any) -> dict[str, Any]:
         "checkpoint_every_steps": 10,
         "val_dataset": str(world.held_out),
         "gradient_clip": 1.5,
+        "grid_weight": 500.0,
     }
     return world.settings(folder, **run | changes)
 

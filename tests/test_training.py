@@ -454,6 +454,17 @@ def test_keys_that_are_free_to_change_are_noted(pieces: Any) -> None:
     )
 
 
+def test_a_run_from_before_a_key_may_take_it_up(world: tiny.World, tmp_path: Path) -> None:
+    config = world.config(tmp_path, grid_weight=500.0)
+    same = ("style_sha256", "loss_model_sha256", "photos", "photo_names_sha256", "precision")
+    keys = json.loads(json.dumps(dataclasses.asdict(config)))
+    now = {"config": keys, **dict.fromkeys(same, "as it was")}
+    before = {"config": {key: value for key, value in keys.items() if key != "grid_weight"}}
+    assert builders.check_resumable(config, now, before, tmp_path) == [
+        "grid_weight changed from 0.0 to 500.0 (it holds from here on)"
+    ]
+
+
 def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -779,8 +790,7 @@ def _compiled_step(
             arch=arch,
             precision="float32",
             learning_rate=learning_rate,
-            image_size=32,
-            **changes,
+            **{"image_size": 32, **changes},
         ),
         batch_size=1,
     )
@@ -790,8 +800,11 @@ def test_a_step_compiled_by_xla_is_the_same() -> None:
     found = []
     for xla in (False, True):
         state, objective = _toy_state("johnson", 0.125)
-        step = _compiled_step(state, objective, "johnson", 1e-3, xla=xla)
-        losses, styled, halves = step(tf.constant(tiny.smooth_picture(32, 32, 0)[None]), [[1.0]])
+        step = _compiled_step(
+            state, objective, "johnson", 1e-3, xla=xla, grid_weight=500.0, image_size=76
+        )
+        losses, styled, halves = step(tf.constant(tiny.smooth_picture(76, 76, 0)[None]), [[1.0]])
+        assert losses[tags.WEIGHTED_GRID] > 0.0
         found.append((losses, styled, halves))
         assert state.step.numpy() == 1
     for plain, compiled in zip(*found, strict=True):
