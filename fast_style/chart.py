@@ -112,7 +112,7 @@ def photo_chart(
     shapes.append(Label(at, _n_is(photo.worth), "model", anchor, 13.0, bold=True))
     description = (
         f"Loss of {photo.path.name} under L-BFGS over {photo.curve.iterations} iterations, from "
-        f"{photo.photo_loss:,.0f} to {photo.curve.losses[-1]:,.0f}; the model has {photo.loss:,.0f}"
+        f"{photo.start_loss:,.0f} to {photo.curve.losses[-1]:,.0f}; the model has {photo.loss:,.0f}"
     )
     return Chart(width, height, description, tuple(shapes))
 
@@ -132,10 +132,11 @@ def style_chart(
     relative = [photo.curve.losses / photo.photo_loss for photo in style.photos]
     levels = [photo.loss / photo.photo_loss for photo in style.photos]
     ends = [float(losses.min()) for losses in relative]
+    starts = [float(losses[0]) for losses in relative]
     legend = 54.0 if title else 22.0
     narrow = width < 600
     top = legend + (44 if narrow else 24)
-    axes = _Axes(width, height, iterations, min(levels + ends), max([1.0, *levels]), top=top)
+    axes = _Axes(width, height, iterations, min(levels + ends), max(starts + levels), top=top)
     shapes = axes.frame(_percent, "L-BFGS iterations")
     if title:
         shapes.append(Label((16, 24), title, "text", size=18.0, bold=True))
@@ -183,7 +184,7 @@ def _legend(x: float, y: float, names: Sequence[str]) -> list[Line | Dot | Label
 
 def _crossing(axes: _Axes, photo: PhotoScore, level: float) -> Dot:
     """The model's place: on the curve, or beside it as a ring where the two do not meet."""
-    meets = not photo.worth.censored and photo.loss <= photo.photo_loss
+    meets = not photo.worth.censored and photo.loss <= photo.start_loss
     return Dot((axes.x(photo.worth.value), axes.y(level)), "model", filled=meets)
 
 

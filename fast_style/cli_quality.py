@@ -25,6 +25,7 @@ from fast_style.terminal import (
 if TYPE_CHECKING:
     from fast_style.quality import PhotoScore, StyleScore
 
+STARTS = ("photo", "noise")
 _MOST_PHOTOS = 32  # Photo sets have thousands, and each photo takes about a minute.
 
 
@@ -54,6 +55,12 @@ def add_quality_arguments(parser: argparse.ArgumentParser) -> None:
         default=200,
         metavar="N",
         help="length of the L-BFGS curves (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start",
+        choices=STARTS,
+        default=STARTS[0],
+        help="what L-BFGS starts from; from noise it needs more iterations (default: %(default)s)",
     )
     parser.add_argument(
         "--style",
@@ -154,6 +161,7 @@ def run_quality(options: argparse.Namespace) -> int:
                 chosen,
                 styles=styles,
                 iterations=options.iterations,
+                start=options.start,
                 cache=cache,
                 precision=options.precision,
                 observer=observer,
@@ -164,7 +172,7 @@ def run_quality(options: argparse.Namespace) -> int:
             "from there"
         ) from stop
     for style in quality.styles:
-        print(f"\n{_table(style)}\n\n{_summary(style)}")
+        print(f"\n{_table(style)}\n\n{_summary(style, options.start)}")
     report_skipped(quality.skipped)
     with atomic_path(numbers) as aside:
         aside.write_text(json.dumps(quality_to_dict(quality), indent=1) + "\n", encoding="utf-8")
@@ -279,11 +287,12 @@ def _table(style: StyleScore) -> str:
     )
 
 
-def _summary(style: StyleScore) -> str:
+def _summary(style: StyleScore, start: str) -> str:
     count = len(style.photos)
+    begins = "" if start == "photo" else f" from {start}"
     return (
         f"{style.name}: "
         f"median N {style.worth()}, quartiles {style.worth(0.25)} to {style.worth(0.75)}, over "
         f"{count} photo{'s' if count != 1 else ''}\n"
-        f"(one pass of the model is as good as N iterations of L-BFGS on the same loss)"
+        f"(one pass of the model is as good as N iterations of L-BFGS{begins} on the same loss)"
     )

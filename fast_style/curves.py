@@ -1,8 +1,8 @@
 """The yardstick's curves: how L-BFGS lowers the loss of a photo, iteration by iteration.
 
-A curve starts at the photo itself, as Johnson et al. (2016) do for their Figure 5. Where it
-crosses a model's loss is the number of iterations that the model is worth. Curves take minutes and
-depend on nothing that training changes, so they are kept on disk.
+A curve starts at the photo itself, or at noise, as Johnson et al. (2016, section 4.1) have it.
+Where it crosses a model's loss is the number of iterations that the model is worth. Curves take
+minutes and depend on nothing that training changes, so they are kept on disk.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Curve:
     """One run of L-BFGS.
 
     Attributes:
-      losses: float64 [n + 1]; losses[0] is the photo's own, losses[k] that after k iterations.
+      losses: float64 [n + 1]; losses[0] is that of the start, losses[k] that after k iterations.
       snapshots: {iteration: uint8 [H, W, 3]}, those of `SNAPSHOTS` that were reached, and the last.
       evaluations: How often the loss and its gradient were computed; none: not known, because the
         curve was cut from a longer one.
@@ -96,15 +96,15 @@ class Curve:
 
 def optimize_photo(
     loss_and_gradient: LossAndGradient,
-    photo: np.ndarray,
+    start: np.ndarray,
     iterations: int,
     on_iteration: Callable[[int], None] | None = None,
 ) -> Curve:
-    """Runs L-BFGS from a photo.
+    """Runs L-BFGS from a photo, or another picture of its size.
 
     Args:
       loss_and_gradient: float32 [H, W, 3] -> (loss, gradient of the same shape).
-      photo: uint8 [H, W, 3].
+      start: uint8 or float32 [H, W, 3], 0..255.
       iterations: How many, at least 1.
       on_iteration: Is told the number of iterations done.
 
@@ -120,7 +120,7 @@ def optimize_photo(
             on_iteration(iteration)
 
     result = minimize(
-        loss_and_gradient, photo.astype(np.float32), iterations=iterations, on_iteration=after
+        loss_and_gradient, start.astype(np.float32), iterations=iterations, on_iteration=after
     )
     losses = np.array([result.start_loss, *result.losses])
     snapshots[len(result.losses)] = to_uint8(result.picture)
@@ -130,12 +130,12 @@ def optimize_photo(
 def equivalent_iterations(losses: np.ndarray, loss: float, iterations: int) -> Iterations:
     """Returns after how many iterations a curve first is as low as a loss.
 
-    Between two iterations the curve is taken as a straight line. A loss that is not below the
-    photo's own is worth 0 iterations; one below the whole curve is worth more than `iterations`,
+    Between two iterations the curve is taken as a straight line. A loss that is not below that of
+    the start is worth 0 iterations; one below the whole curve is worth more than `iterations`,
     also when L-BFGS gave up before.
 
     Args:
-      losses: [n + 1] with the photo's own first; n is at most `iterations`.
+      losses: [n + 1] with the start's own first; n is at most `iterations`.
       loss: The model's.
       iterations: How many iterations were asked for.
     """

@@ -1,9 +1,9 @@
 """How good a model is: how many iterations of L-BFGS on the same loss it is worth.
 
 For each held-out photo, the loss of the model's picture is looked up on the curve of L-BFGS, which
-starts from the same photo and lowers the same loss: the one of the model's own run. A network that
-is worth N iterations does in one pass what optimization does in N (Johnson et al., 2016, Figure 5,
-compare so; theirs were worth 50 to 100).
+starts from the same photo, or from noise, and lowers the same loss: the one of the model's own run.
+A network that is worth N iterations does in one pass what optimization does in N (Johnson et al.,
+2016, Figure 5, compare so, from noise; theirs were worth 50 to 100).
 
 Both sides are scored in float32 by one compiled function. Of the model the picture is scored that
 a person gets, rounded to 8 bits; L-BFGS may keep its fractions, so the model is never flattered.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -37,6 +37,7 @@ from fast_style.curves import (
 from fast_style.errors import DataError, FastStyleError, ImageError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.lbfgs import LossAndGradient
+from fast_style.optimize import noise_picture
 from fast_style.picture_loss import Evaluation, Evaluator, picture_loss_of
 from fast_style.provenance import file_sha256, package_versions
 from fast_style.stylize import Stylizer
@@ -51,7 +52,8 @@ class PhotoScore:
       photo: uint8 [S, S, 3], its centre crop.
       styled: uint8 [S, S, 3], the model's picture.
       terms: {TensorBoard tag: value} of the model's picture.
-      curve: L-BFGS's, from the photo.
+      photo_loss: The photo's own loss, unchanged.
+      curve: L-BFGS's.
       worth: Where the curve crosses the model's loss.
     """
 
@@ -59,6 +61,7 @@ class PhotoScore:
     photo: np.ndarray
     styled: np.ndarray
     terms: Mapping[str, float]
+    photo_loss: float
     curve: Curve
     worth: Iterations
 
@@ -68,8 +71,8 @@ class PhotoScore:
         return self.terms[tags.TOTAL]
 
     @property
-    def photo_loss(self) -> float:
-        """The photo's own loss, unchanged."""
+    def start_loss(self) -> float:
+        """The loss that L-BFGS starts from: the photo's own, or that of noise."""
         return float(self.curve.losses[0])
 
 
@@ -102,6 +105,7 @@ class Quality:
       loss_model_sha256: Hash of the loss network's weights.
       precision: What the model computed in.
       iterations: Length of the curves.
+      start: What they start from, 'photo' or 'noise'.
       styles: One entry per style.
       skipped: {photo: why it could not be read}.
       notes: Sentences a person should read.
@@ -113,6 +117,7 @@ class Quality:
     loss_model_sha256: str
     precision: str
     iterations: int
+    start: str
     styles: tuple[StyleScore, ...]
     skipped: Mapping[Path, str]
     notes: tuple[str, ...]
@@ -275,6 +280,7 @@ def measure_quality(
     *,
     styles: Sequence[StyleSpec] | None = None,
     iterations: int = 200,
+    start: Literal["photo", "noise"] = "photo",
     cache: CurveCache | None = None,
     precision: str = "float32",
     observer: QualityObserver | None = None,
@@ -288,6 +294,8 @@ def measure_quality(
       styles: Those of `config.style_specs` to measure, their paths where the files are now; none
         means all.
       iterations: Length of the curves, at least 1.
+      start: What L-BFGS starts from: 'photo', or 'noise', grey and the same for all photos, from
+        where it needs more iterations, so that N is larger.
       cache: Keeps curves; none computes every one.
       precision: What the model computes in. float32 gives the same numbers on every machine.
       observer: Is told what happens. An exception (Ctrl-C) loses no curve that was finished.
@@ -316,6 +324,9 @@ def measure_quality(
     crops, skipped = _read_crops(photos, config.image_size)
 
     settings = _curve_settings(measured, network.sha256)
+    # Curves from before there was a choice start from the photo and do not say so.
+    settings |= {} if start == "photo" else {"start": start}
+    noise = noise_picture(config.image_size, config.image_size, seed=0)
     keys = {
         (path, style.name): curve_key([crop, picture], {**settings, "style_weight": style.weight})
         for path, crop in crops.items()
@@ -338,7 +349,10 @@ def measure_quality(
             if curve is None:
                 observer.on_curve(path, style.name)
                 curve = optimize_photo(
-                    _total_of(evaluation), crop, iterations, observer.on_iteration
+                    _total_of(evaluation),
+                    crop if start == "photo" else noise,
+                    iterations,
+                    observer.on_iteration,
                 )
                 if cache is not None:
                     cache.put(keys[path, style.name], curve)
@@ -346,7 +360,10 @@ def measure_quality(
             styled = stylizer.stylize(crop, style_weights=list(choice))
             terms, _ = evaluation(styled.astype(np.float32))
             worth = equivalent_iterations(curve.losses, terms[tags.TOTAL], iterations)
-            score = PhotoScore(path, crop, styled, terms, curve, worth)
+            photo_loss = curve.losses[0]
+            if start != "photo":
+                photo_loss = evaluation(crop.astype(np.float32))[0][tags.TOTAL]
+            score = PhotoScore(path, crop, styled, terms, float(photo_loss), curve, worth)
             scores[style.name].append(score)
             observer.on_photo(score, style.name)
     return Quality(
@@ -355,6 +372,7 @@ def measure_quality(
         loss_model_sha256=network.sha256,
         precision=stylizer.precision,
         iterations=iterations,
+        start=start,
         styles=tuple(
             StyleScore(style.name, style.weight, tuple(scores[style.name])) for style in styles
         ),
@@ -417,6 +435,7 @@ def quality_to_dict(quality: Quality) -> dict[str, Any]:
         "steps": model.metadata.get("steps"),
         "image_size": quality.config.image_size,
         "iterations": quality.iterations,
+        "start": quality.start,
         "model_precision": quality.precision,
         "loss": _curve_settings(quality.config, quality.loss_model_sha256),
         "notes": list(quality.notes),

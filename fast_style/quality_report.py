@@ -225,11 +225,13 @@ def _figure(picture: np.ndarray, name: str, loss: float) -> str:
 
 
 def _how_to_read(quality: Quality) -> str:
+    start = "a photo" if quality.start == "photo" else "grey noise"
+    least = "the photo itself" if quality.start == "photo" else "the noise"
     return (
-        '<h2>How to read this</h2><div class="card"><p>L-BFGS changes the pixels of a photo, step '
+        f'<h2>How to read this</h2><div class="card"><p>L-BFGS changes the pixels of {start}, step '
         "by step, to lower the loss that this model was trained with. N is the number of its "
         "iterations after which its picture is as good as the model's, by that loss: higher is "
-        "better, 0 is no better than the photo itself, and "
+        f"better, 0 is no better than {least}, and "
         f"&gt;{quality.iterations} is better than everything it reached (both are drawn as "
         "rings beside the curve). Losses of different styles, sizes or weights do not compare; "
         "their N do.</p><p>The model's picture is scored rounded to 8 bits, as it is saved; "
@@ -239,6 +241,7 @@ def _how_to_read(quality: Quality) -> str:
 
 
 def _facts(quality: Quality) -> str:
+    start = "the photo" if quality.start == "photo" else "grey noise"
     config, model = quality.config, quality.model
     steps = model.metadata.get("steps")
     facts = [
@@ -253,7 +256,7 @@ def _facts(quality: Quality) -> str:
         ("style weight", ", ".join(f"{style.weight:g}" for style in quality.styles)),
         ("variation weight", f"{config.tv_weight:g}"),
         ("the model computed in", quality.precision),
-        ("L-BFGS", f"{quality.iterations} iterations in float32"),
+        ("L-BFGS", f"{quality.iterations} iterations in float32, from {start}"),
     ]
     items = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
     return f'<h2>What was measured</h2><div class="card"><dl>{items}</dl></div>'

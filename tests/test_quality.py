@@ -37,6 +37,7 @@ from fast_style.curves import (
 from fast_style.errors import DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.loss_weights import weights_sha256
+from fast_style.optimize import noise_picture
 from fast_style.picture_loss import PictureLoss
 from fast_style.provenance import file_sha256
 from fast_style.quality import PhotoScore, Quality, QualityObserver, StyleScore, measure_quality
@@ -341,6 +342,28 @@ def test_curves_start_at_the_photo_and_fall(measured: Quality) -> None:
         assert list(score.curve.snapshots) == [ITERATIONS]
 
 
+def test_curves_from_noise_start_at_the_same_noise_for_every_photo(
+    model: Model, photos: list[Path], cache: CurveCache, measured: Quality
+) -> None:
+    found = measure(model, photos, cache=cache, start="noise")
+    config = quality.model_config(model)
+    objective = build_objective(
+        config, build_network(config, "float32"), load_style_pictures(config)
+    )
+    noise = tf.constant(noise_picture(SIZE, SIZE, seed=0)[None])
+    for score, before in zip(found.styles[0].photos, measured.styles[0].photos, strict=True):
+        own = objective.score(noise, tf.constant(score.photo[None]), tf.ones([1, 1]))
+        assert score.start_loss == pytest.approx(float(own[tags.TOTAL]), rel=1e-4)
+        assert score.start_loss != before.start_loss
+        assert score.photo_loss == pytest.approx(before.photo_loss, rel=1e-6)
+        assert (score.terms, score.curve.iterations) == (before.terms, ITERATIONS)
+        expected = equivalent_iterations(score.curve.losses, score.loss, ITERATIONS)
+        assert score.worth == expected
+    page = render_report(found)
+    assert "the pixels of grey noise" in page and "0 is no better than the noise" in page
+    assert "the pixels of a photo" in render_report(measured)
+
+
 def test_a_model_as_good_as_five_iterations_is_worth_five(
     model: Model, photos: list[Path], cache: CurveCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,8 +565,9 @@ def made_up(losses: Sequence[float], loss: float, iterations: int, name: str = "
     picture = tiny.smooth_picture(12, 12, 3)
     curve = Curve(np.array(losses), {len(losses) - 1: picture}, len(losses), False)
     worth = equivalent_iterations(curve.losses, loss, iterations)
-    terms = dict.fromkeys((tags.WEIGHTED_CONTENT, tags.WEIGHTED_STYLE), loss / 2)
-    return PhotoScore(Path(name), picture, picture, {**terms, tags.TOTAL: loss}, curve, worth)
+    shares = {tags.TOTAL: 1.0, tags.WEIGHTED_CONTENT: 0.5, tags.WEIGHTED_STYLE: 0.5}
+    terms = {tag: share * loss for tag, share in shares.items()}
+    return PhotoScore(Path(name), picture, picture, terms, float(losses[0]), curve, worth)
 
 
 @pytest.mark.parametrize("loss", [2000.0, 900.0, 300.0, 5.0, 0.0])
@@ -636,9 +660,11 @@ def test_the_command_prints_a_table_and_writes_numbers_plot_and_page(
         row = next(line for line in printed.splitlines() if line.startswith(score.path.name))
         assert row.split()[1] == str(score.worth) and f"{score.loss:,.0f}" in row.split()
     assert f"median N {style.worth()}, quartiles {style.worth(0.25)} to" in printed
+    assert "iterations of L-BFGS on the same loss" in printed
 
     found = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
     assert (found["image_size"], found["iterations"], found["steps"]) == (SIZE, ITERATIONS, 4)
+    assert found["start"] == "photo"
     assert found["loss"]["style_layers"] == [tiny.SHALLOW, tiny.DEEP]
     assert found["loss"]["loss_model_sha256"] == measured.loss_model_sha256
     (entry,) = found["styles"]
@@ -688,6 +714,20 @@ def test_a_model_that_does_not_say_how_it_was_made_needs_a_configuration(
     )
     found = json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))
     assert found["styles"][0]["n_median"] == measured.styles[0].worth().to_dict()
+
+
+def test_the_command_says_that_curves_began_with_noise(
+    model: Model, cache: CurveCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = tmp_path / "numbers.json"
+    command(
+        *("--model", str(model.source), "--start", "noise", "--json", str(numbers)),
+        *("--cache", str(cache.folder)),
+    )
+    assert "N iterations of L-BFGS from noise on the same loss" in capsys.readouterr().out
+    assert json.loads(numbers.read_text(encoding="utf-8"))["start"] == "noise"
+    with pytest.raises(SystemExit):
+        command("--model", str(model.source), "--start", "nothing")
 
 
 def test_what_a_person_can_put_right_is_told_before_anything_is_computed(
