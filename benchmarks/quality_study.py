@@ -18,6 +18,7 @@ several processes may work in one OUT, each on its own `--only`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
 import json
 import subprocess
@@ -205,7 +206,7 @@ def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[st
 # What a step costs depends on these keys, not on how fast it learns.
 _COSTLY = (
     *("batch_size", "image_size", "width", "precision", "arch", "loss_model", "optimizer"),
-    *("gradient_clip", "consistency_weight", "grid_weight"),
+    *("gradient_clip", "consistency_weight", "grid_weight", "loss_border"),
 )
 
 
@@ -259,8 +260,9 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
 
     config = load_config(ROOT / "conf/wave.yml", [*_overrides(options, stage.settings), "steps=1"])
     precision = resolve_precision(config.precision)
-    objective = build_objective(
-        config, build_network(config, precision), load_style_pictures(config)
+    objective = dataclasses.replace(
+        build_objective(config, build_network(config, precision), load_style_pictures(config)),
+        border=config.loss_border,
     )
     step = make_train_step(
         TrainState(init_weights(config.arch, width=config.width)),

@@ -59,6 +59,7 @@ _FREE_KEYS = {
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
     "grid_weight": "it holds from here on",
+    "loss_border": "it holds from here on",
     "precision": "",
     "xla": "",
 }

@@ -123,6 +123,8 @@ class RunConfig:
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
       grid_weight: Weight of the grid loss (see `losses.grid_loss`); 0: it is not computed.
+      loss_border: Pixels that pictures are mirrored by at each side before the loss network of a
+        training step sees them; 0: they are not.
       consistency_weight: Weight of the consistency loss (see `consistency`); 0: it is not computed.
       loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
@@ -171,6 +173,7 @@ class RunConfig:
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
     grid_weight: Annotated[float, checks.number()] = 0.0
+    loss_border: Annotated[int, checks.whole(0)] = 0
     consistency_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
     loss_model_file: Annotated[str, checks.path] = ""
@@ -300,6 +303,16 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 frozenset({"small_first", "style_size"}),
                 f"style_size: expected at least 64 with small_first, got {style_size}; change it "
                 "or remove small_first",
+            )
+
+    border, image_size = values.get("loss_border"), values.get("image_size")
+    if border and image_size is not None:
+        smallest = image_size // 2 if values.get("small_first") else image_size
+        if smallest < 2 * border + 2:
+            yield Problem(
+                frozenset({"loss_border", "image_size", "small_first"}),
+                f"loss_border: expected at most {max(smallest // 2 - 1, 0)} for pictures of "
+                f"{smallest} px, got {border}; 8 is usual",
             )
 
     if values.get("arch") == "slim2016":

@@ -180,6 +180,7 @@ def train(
                 judge = objective
                 if part.config is not config:
                     judge = build_objective(part.config, network, load_style_pictures(part.config))
+                judge = dataclasses.replace(judge, border=config.loss_border)
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
                 trainers.append(_Trainer(part.config.image_size, part.stop_step, step))
         run = _Run(

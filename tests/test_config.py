@@ -165,6 +165,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "warmup_steps": 0,
         "gradient_clip": 1.5,
         "grid_weight": 0.0,
+        "loss_border": 0,
         "consistency_weight": 0.0,
         "arch": "johnson",
         "width": 1.0,
@@ -318,6 +319,17 @@ def test_half_the_size_has_to_be_a_size(sizes: dict[str, Any], problem: str) -> 
         RunConfig(**MINIMAL, **sizes, small_first=0.5)
 
 
+@pytest.mark.parametrize(("small_first", "most"), [(0.0, 31), (0.5, 15)])
+def test_a_border_is_smaller_than_half_a_picture(small_first: float, most: int) -> None:
+    def config(border: int) -> RunConfig:
+        return RunConfig(**MINIMAL, image_size=64, small_first=small_first, loss_border=border)
+
+    assert config(most).loss_border == most
+    expected = f"loss_border: expected at most {most} for pictures of .* px, got {most + 1}"
+    with pytest.raises(ConfigError, match=expected):
+        config(most + 1)
+
+
 @pytest.mark.parametrize("text", ["", "# naming: candy\n", "---\n", "null\n"])
 def test_an_empty_file_says_so(text: str, tmp_path: Path) -> None:
     path = write(tmp_path, text)
@@ -441,6 +453,7 @@ def test_every_missing_key_is_named() -> None:
         ("content_weight", float("nan"), "expected a finite number of at least 0, got .nan"),
         ("consistency_weight", -1, "expected a number of at least 0, got -1"),
         ("grid_weight", -1, "expected a number of at least 0, got -1"),
+        ("loss_border", 1.5, "expected a whole number of at least 0, got 1.5"),
         ("tv_weight", float("-inf"), "expected a finite number of at least 0, got -.inf"),
         ("tv_weight", 10**400, "expected a number of at least 0, got a number of more than 19"),
         ("learning_rate", 0, "expected a number above 0, got 0"),
@@ -833,6 +846,7 @@ ROUND_TRIPS = {
         tv_weight=1e-20,
         consistency_weight=25,
         grid_weight=500,
+        loss_border=8,
         content_weight=1e22,
         precision="bfloat16",
         val_dataset="val",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,14 +57,18 @@ def expected_terms(
     """Every term in float64, from the loss network's features of each picture by itself."""
     terms: dict[str, float] = {tags.CONTENT: 0.0, tags.STYLE: 0.0, tags.WEIGHTED_STYLE: 0.0}
     count = len(styled)
+    border = [(objective.border, objective.border)] * 2 + [(0, 0)]
     for n in range(count):
+        padded = [np.pad(pictures[n], border, mode="reflect") for pictures in (styled, photos)]
         ours, photo = (
             {
                 layer: value[0].numpy().astype(np.float64)
                 for layer, value in objective.network(tf.constant(picture[None])).items()
             }
-            for picture in (styled[n], photos[n])
+            for picture in padded
         )
+        # More features, each of which counts as much as without a border.
+        larger = padded[0].size / styled[n].size
         for layer in objective.content_layers:
             share = np.mean((ours[layer] - photo[layer]) ** 2) / count
             terms[tags.CONTENT] += share
@@ -72,7 +77,7 @@ def expected_terms(
         for layer in objective.target_grams:
             target = np.tensordot(choice[n], objective.target_grams[layer], 1).astype(np.float64)
             difference = reference.gram(ours[layer]) - target
-            share = (difference**2).sum() / (count * ours[layer].size)
+            share = larger * (difference**2).sum() / (count * ours[layer].size)
             terms[tags.STYLE] += share
             terms[tags.WEIGHTED_STYLE] += share * float(choice[n] @ objective.style_weights)
             tag = tags.STYLE_LAYER + layer
@@ -113,6 +118,22 @@ def test_every_term_equals_its_formula(
     for tag in got:
         # float32 through four convolutions, whose sums depend on the batch's size.
         assert got[tag] == pytest.approx(expected[tag], rel=1e-4), tag
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_with_a_border_the_loss_network_sees_mirrored_pictures(
+    network: LossNetwork, styled: np.ndarray, photos: np.ndarray, dtype: type
+) -> None:
+    objective = dataclasses.replace(make_objective(network), border=5)
+    inputs = tf.constant(styled), tf.constant(photos.astype(dtype)), tf.constant(ONE_STYLE)
+    got = numbers(objective.score(*inputs))
+    expected = expected_terms(objective, styled, photos, ONE_STYLE)
+    plain = numbers(make_objective(network).score(*inputs))
+    assert got.keys() == expected.keys() == plain.keys()
+    for tag in got:
+        assert got[tag] == pytest.approx(expected[tag], rel=1e-4), tag
+    assert got[tags.VARIATION] == plain[tags.VARIATION]
+    assert got[tags.STYLE] != pytest.approx(plain[tags.STYLE], rel=1e-3)
 
 
 def test_terms_are_named_as_the_ancestor_named_them(
