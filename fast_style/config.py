@@ -37,7 +37,8 @@ _REPLACES = {
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
     "loss_model": LOSS_MODEL_KEYS,
-    "arch": ("norm_learning_rate",),
+    "arch": ("norm_learning_rate", "init_from"),
+    "width": ("init_from",),
 }
 
 
@@ -233,7 +234,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     An override of `steps` takes the place of the file's `epoch` and the other way round; one of
     `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that of
     `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
-    and one of `arch` its `norm_learning_rate`.
+    and one of `arch` or `width` its `init_from`; one of `arch` its `norm_learning_rate` too.
 
     Args:
       path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.

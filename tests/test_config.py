@@ -224,6 +224,7 @@ def test_our_style_files_keep_the_ancestors_values_but_the_weight(
         learning_rate_schedule="cosine",
         warmup_steps=20,
         grid_weight=500.0,
+        init_from="pretrained/johnson.safetensors",
     )
 
 
@@ -762,6 +763,16 @@ def test_overriding_the_arch_drops_the_rate_of_norms_of_the_file(tmp_path: Path)
     )
     assert load_config(path, ["arch=slim2016"]).norm_learning_rate is None
     assert load_config(path, ["arch=johnson"]).norm_learning_rate == 0.01  # What it is anyway.
+
+
+def test_a_net_of_another_shape_starts_afresh(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\ninit_from: x\n"
+    )
+    for changes in (["arch=slim2016"], ["width=0.5"]):
+        assert load_config(path, changes).init_from is None
+        assert load_config(path, [*changes, "init_from=y"]).init_from == "y"
+    assert load_config(path, ["width=1.0", "arch=johnson"]).init_from == "x"
 
 
 def test_overriding_the_loss_model_with_what_it_is_keeps_its_file(tmp_path: Path) -> None:
