@@ -84,16 +84,20 @@ def write_plot(path: Path, quality: Quality) -> None:
     Raises:
       FastStyleError: If it cannot be written.
     """
-    label = quality.model.label
+    label, begins = quality.model.label, _from_noise(quality)
     charts = [
         style_chart(
             style,
             quality.iterations,
-            title=label if style.name == label else f"{label}: {style.name}",
+            title=(label if style.name == label else f"{label}: {style.name}") + begins,
         )
         for style in quality.styles
     ]
     write_image(path, to_picture(charts))
+
+
+def _from_noise(quality: Quality) -> str:
+    return "" if quality.start == "photo" else f" from {quality.start}"
 
 
 def write_report(path: Path, quality: Quality) -> None:
@@ -152,7 +156,8 @@ def _style(quality: Quality, index: int, style: StyleScore) -> str:
     return (
         f'<section><div class="card"><h1>{_text(name)}</h1>'
         f'<p class="big">{_text(str(style.worth()))}</p>'
-        "<p>iterations of L-BFGS on the same loss are as good as one pass of this model, "
+        f"<p>iterations of L-BFGS{_from_noise(quality)} on the same loss are as good as one pass "
+        "of this model, "
         f'in the median. <span class="muted">{_text(spread)}</span></p>'
         f'<div class="wide">{to_svg(style_chart(style, quality.iterations))}</div>'
         f'<div class="narrow">{to_svg(narrow)}</div></div>'

@@ -361,6 +361,7 @@ def test_curves_from_noise_start_at_the_same_noise_for_every_photo(
         assert score.worth == expected
     page = render_report(found)
     assert "the pixels of grey noise" in page and "0 is no better than the noise" in page
+    assert "iterations of L-BFGS from noise on the same loss" in page
     assert "the pixels of a photo" in render_report(measured)
 
 
