@@ -18,7 +18,6 @@ several processes may work in one OUT, each on its own `--only`.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import fnmatch
 import json
 import subprocess
@@ -252,6 +251,7 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
         build_objective,
         load_style_pictures,
         step_settings,
+        training_objective,
     )
     from fast_style.config import load_config
     from fast_style.hardware import resolve_precision
@@ -260,9 +260,9 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
 
     config = load_config(ROOT / "conf/wave.yml", [*_overrides(options, stage.settings), "steps=1"])
     precision = resolve_precision(config.precision)
-    objective = dataclasses.replace(
+    objective = training_objective(
         build_objective(config, build_network(config, precision), load_style_pictures(config)),
-        border=config.loss_border,
+        config,
     )
     step = make_train_step(
         TrainState(init_weights(config.arch, width=config.width)),

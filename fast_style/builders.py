@@ -59,7 +59,7 @@ _FREE_KEYS = {
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
     "grid_weight": "it holds from here on",
-    "loss_border": "it holds from here on",
+    "loss_border": "it holds from here on, and losses of training steps change with it",
     "precision": "",
     "xla": "",
 }
@@ -128,6 +128,11 @@ def build_objective(
         content_weight=config.content_weight,
         tv_weight=config.tv_weight,
     )
+
+
+def training_objective(objective: Objective, config: RunConfig) -> Objective:
+    """Returns the loss of a run's steps, from that of its held-out photos, which has no border."""
+    return dataclasses.replace(objective, border=config.loss_border)
 
 
 def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -233,7 +238,7 @@ def begin(config: RunConfig) -> Beginning:
             f"{config.naming}: init_from",
             [
                 f"{config.init_from} is {there}, and this run is {here}; make them agree, or "
-                "start afresh with init_from=null"
+                "start afresh without init_from (--set init_from=null)"
             ],
         )
     places = _places(config, model)

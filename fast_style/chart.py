@@ -92,13 +92,18 @@ class Chart:
 
 
 def photo_chart(
-    photo: PhotoScore, iterations: int, *, width: int = 380, height: int = 230
+    photo: PhotoScore,
+    iterations: int,
+    *,
+    start: str = "photo",
+    width: int = 380,
+    height: int = 230,
 ) -> Chart:
     """Draws one photo's curve, the model's level, and where they cross."""
     levels = [*photo.curve.losses, photo.loss]
     axes = _Axes(width, height, iterations, min(levels), max(levels))
     anchor: Anchor
-    shapes = axes.frame(_short_number, "L-BFGS iterations")
+    shapes = axes.frame(_short_number, _axis_title(start))
     level = axes.y(photo.loss)
     shapes.append(Line(((axes.left, level), (axes.right, level)), "model", 1.5, dashed=True))
     shapes.append(Line(axes.curve(photo.curve.losses), "curve", 2.0))
@@ -118,13 +123,20 @@ def photo_chart(
 
 
 def style_chart(
-    style: StyleScore, iterations: int, *, title: str = "", width: int = 860, height: int = 440
+    style: StyleScore,
+    iterations: int,
+    *,
+    start: str = "photo",
+    title: str = "",
+    width: int = 860,
+    height: int = 440,
 ) -> Chart:
     """Draws all photos' curves relative to their own loss, their median, and the model on each.
 
     Args:
       style: What was measured.
       iterations: Where the axis ends.
+      start: What the curves start from, one of `curves.STARTS`.
       title: Above the chart; none leaves no room for one.
       width: In pixels, from 360.
       height: In pixels.
@@ -137,7 +149,7 @@ def style_chart(
     narrow = width < 600
     top = legend + (44 if narrow else 24)
     axes = _Axes(width, height, iterations, min(levels + ends), max(starts + levels), top=top)
-    shapes = axes.frame(_percent, "L-BFGS iterations")
+    shapes = axes.frame(_percent, _axis_title(start))
     if title:
         shapes.append(Label((16, 24), title, "text", size=18.0, bold=True))
     shapes += _legend(16, legend, ("each photo", "median photo", "the model"))
@@ -164,6 +176,10 @@ def style_chart(
         f"is worth {median} iterations in the median"
     )
     return Chart(width, height, description, tuple(shapes))
+
+
+def _axis_title(start: str) -> str:
+    return "L-BFGS iterations" if start == "photo" else f"L-BFGS iterations from {start}"
 
 
 def _n_is(worth: Iterations) -> str:

@@ -27,6 +27,7 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
+from fast_style.config import START
 from fast_style.errors import FastStyleError, ModelError
 from fast_style.files import (
     atomic_path,
@@ -39,7 +40,6 @@ from fast_style.files import (
 )
 from fast_style.transform_net import ARCHITECTURES, architecture
 
-START = Path("pretrained/johnson.safetensors")  # A net of eight styles that comes along.
 CHECKPOINT_STEM = "fast-style-model.ckpt"
 MODEL_FILE = "model.safetensors"
 STEP = "global_step"
@@ -352,7 +352,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         return _load_checkpoint_model(newest)
     if place.suffix == ".safetensors":
         if not place.is_file():
-            bundled = find_bundled(place) if place == START else None
+            bundled = find_bundled(place) if place == Path(START) else None
             if bundled is None:
                 raise _missing(place)
             place = bundled

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fast_style.curves import STARTS
 from fast_style.errors import FastStyleError, UsageError
 from fast_style.files import atomic_path, check_folder
 from fast_style.images import check_output
@@ -25,7 +26,6 @@ from fast_style.terminal import (
 if TYPE_CHECKING:
     from fast_style.quality import PhotoScore, StyleScore
 
-STARTS = ("photo", "noise")
 _MOST_PHOTOS = 32  # Photo sets have thousands, and each photo takes about a minute.
 
 
@@ -60,7 +60,8 @@ def add_quality_arguments(parser: argparse.ArgumentParser) -> None:
         "--start",
         choices=STARTS,
         default=STARTS[0],
-        help="what L-BFGS starts from; from noise it needs more iterations (default: %(default)s)",
+        help="what L-BFGS starts from: the photo, or grey noise, from where it needs more "
+        "iterations (default: %(default)s)",
     )
     parser.add_argument(
         "--style",
@@ -137,6 +138,7 @@ def run_quality(options: argparse.Namespace) -> int:
         name = model.source.name
         of_the_run = Path(options.model).is_dir() or name == MODEL_FILE
         stem = "quality" if of_the_run else f"{name.removesuffix('.safetensors')}.quality"
+        stem += "" if options.start == "photo" else f"_{options.start}"
         # What comes along may be far from where it was asked for.
         beside = model.source.parent if Path(options.model).exists() else Path()
         numbers = _output("--json", str(beside / f"{stem}.json"), (".json",))

@@ -24,6 +24,9 @@ from fast_style.loss_models import (
     vgg_layers,
 )
 
+# A net of eight styles that comes along, of arch johnson and width 1.
+START = "pretrained/johnson.safetensors"
+
 # The rows of `transform_net.ARCHITECTURES`, without importing TensorFlow.
 ARCHITECTURES = ("johnson", "slim2016")
 
@@ -37,8 +40,8 @@ _REPLACES = {
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
     "loss_model": LOSS_MODEL_KEYS,
-    "arch": ("norm_learning_rate", "init_from"),
-    "width": ("init_from",),
+    "arch": ("norm_learning_rate", ("init_from", START)),
+    "width": (("init_from", START),),
 }
 
 
@@ -234,7 +237,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     An override of `steps` takes the place of the file's `epoch` and the other way round; one of
     `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that of
     `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
-    and one of `arch` or `width` its `init_from`; one of `arch` its `norm_learning_rate` too.
+    and one of `arch` its `norm_learning_rate`. One of `arch` or `width` drops an `init_from` of
+    `START`, a net that fits neither.
 
     Args:
       path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.
@@ -312,8 +316,13 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
         if smallest < 2 * border + 2:
             yield Problem(
                 frozenset({"loss_border", "image_size", "small_first"}),
-                f"loss_border: expected at most {max(smallest // 2 - 1, 0)} for pictures of "
-                f"{smallest} px, got {border}; 8 is usual",
+                f"loss_border: expected at most {smallest // 2 - 1} for pictures of {smallest} px, "
+                f"got {border}; 8 is usual",
+            )
+        if border % 4:
+            yield Problem(
+                frozenset({"loss_border"}),
+                f"loss_border: expected a multiple of 4, got {border}; 8 is usual",
             )
 
     if values.get("arch") == "slim2016":

@@ -1,8 +1,8 @@
 """The yardstick's curves: how L-BFGS lowers the loss of a photo, iteration by iteration.
 
-A curve starts at the photo itself, or at noise, as Johnson et al. (2016, section 4.1) have it.
-Where it crosses a model's loss is the number of iterations that the model is worth. Curves take
-minutes and depend on nothing that training changes, so they are kept on disk.
+A curve starts at the photo itself, or at grey noise; Johnson et al. (2016, section 4.1) start from
+white noise. Where it crosses a model's loss is the number of iterations that the model is worth.
+Curves take minutes and depend on nothing that training changes, so they are kept on disk.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from fast_style.errors import FastStyleError
 from fast_style.files import atomic_path
 from fast_style.images import to_uint8
 from fast_style.lbfgs import LossAndGradient, minimize
+
+STARTS = ("photo", "noise")
+"""What a curve may start from: the photo itself, or grey noise."""
 
 SNAPSHOTS = (50, 100, 200)
 """Iterations at which the picture itself is kept too, besides the last one."""

@@ -48,7 +48,7 @@ def load(
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     *,
-    replaces: Mapping[str, Sequence[str]] | None = None,
+    replaces: Mapping[str, Sequence[str | tuple[str, Any]]] | None = None,
     example: str,
 ) -> dict[str, Any]:
     """Reads a YAML file, with overrides, into the checked arguments of a config class.
@@ -59,7 +59,8 @@ def load(
       path: A UTF-8 file of at most `MAX_FILE_BYTES`, in YAML 1.2.
       overrides: 'key=value' texts that replace the file's values; the value is YAML too. Of two
         for one key the last counts.
-      replaces: {key: other keys of the file that an override of it drops}.
+      replaces: {key: other keys of the file that an override of it drops}; one with a value is
+        dropped only if the file has that value.
       example: A line of such a file, for a message.
 
     Raises:
@@ -86,14 +87,17 @@ def _merge(
     values: dict[str, Any],
     problems: list[str],
     overrides: Sequence[str],
-    replaces: Mapping[str, Sequence[str]],
+    replaces: Mapping[str, Sequence[str | tuple[str, Any]]],
 ) -> dict[str, Any]:
     set_values, set_problems = _parse_overrides(overrides)
     dropped = set()
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     for key, replaced in replaces.items():
         if set_values.get(key) not in (None, values.get(key, defaults[key])):
-            dropped.update(replaced)
+            for other in replaced:
+                name, value = (other, values.get(other)) if isinstance(other, str) else other
+                if values.get(name) == value:
+                    dropped.add(name)
     values = {key: value for key, value in values.items() if key not in dropped}
     checked, wrong = check(cls, rules, values | set_values)
     for problem in wrong:

@@ -66,10 +66,11 @@ class Objective:
       style_weights: [S] float32, likewise: the weight of each style's loss.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
-      border: Pixels that pictures are mirrored by at each side before the loss network sees them; H
-        and W are then at least 2 * border + 2. The network's own padding with zeros makes features
-        near a picture's border unlike those inside, and nets learn to paint against it: lines along
-        the border, outside of which that padding then lies.
+      border: Pixels that pictures are mirrored by at each side before the loss network sees them, a
+        multiple of 4; H and W are then at least 2 * border + 2. The network pads with zeros, which
+        makes features near a picture's border unlike those inside, and nets learn to paint lines
+        along the border against it. Mirrored, the border lies inside what the network sees. Pixels
+        within `border` of it count twice, those elsewhere a little less.
     """
 
     network: LossNetwork
@@ -132,7 +133,7 @@ class Objective:
         return terms
 
     def _bordered(self, pictures: tf.Tensor) -> tf.Tensor:
-        return pad(pictures, self.border) if self.border else pictures
+        return pad(tf.cast(pictures, tf.float32), self.border) if self.border else pictures
 
     def content_targets(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the features that content is compared with, without a gradient.

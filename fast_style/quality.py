@@ -3,7 +3,7 @@
 For each held-out photo, the loss of the model's picture is looked up on the curve of L-BFGS, which
 starts from the same photo, or from noise, and lowers the same loss: the one of the model's own run.
 A network that is worth N iterations does in one pass what optimization does in N (Johnson et al.,
-2016, Figure 5, compare so, from noise; theirs were worth 50 to 100).
+2016, Figure 5, compare so, from white noise; theirs were worth 50 to 100).
 
 Both sides are scored in float32 by one compiled function. Of the model the picture is scored that
 a person gets, rounded to 8 bits; L-BFGS may keep its fractions, so the model is never flattered.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,7 @@ from fast_style.builders import build_network, build_objective, load_style_pictu
 from fast_style.checkpoints import Model
 from fast_style.config import RunConfig, StyleSpec, config_from_dict
 from fast_style.curves import (
+    STARTS,
     Curve,
     CurveCache,
     Iterations,
@@ -280,7 +281,7 @@ def measure_quality(
     *,
     styles: Sequence[StyleSpec] | None = None,
     iterations: int = 200,
-    start: Literal["photo", "noise"] = "photo",
+    start: str = "photo",
     cache: CurveCache | None = None,
     precision: str = "float32",
     observer: QualityObserver | None = None,
@@ -294,8 +295,8 @@ def measure_quality(
       styles: Those of `config.style_specs` to measure, their paths where the files are now; none
         means all.
       iterations: Length of the curves, at least 1.
-      start: What L-BFGS starts from: 'photo', or 'noise', grey and the same for all photos, from
-        where it needs more iterations, so that N is larger.
+      start: What L-BFGS starts from, one of `curves.STARTS`: 'photo', or 'noise', grey and the same
+        for all photos, from where it needs more iterations, so that N is larger.
       cache: Keeps curves; none computes every one.
       precision: What the model computes in. float32 gives the same numbers on every machine.
       observer: Is told what happens. An exception (Ctrl-C) loses no curve that was finished.
@@ -303,7 +304,10 @@ def measure_quality(
     Raises:
       FastStyleError: If the model does not fit the configuration, a file it names is missing, or
         no photo can be read.
+      ValueError: If `start` is none of them.
     """
+    if start not in STARTS:
+        raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {start!r}")
     began = time.monotonic()
     observer = observer or QualityObserver()
     all_names = [style.name for style in config.style_specs]
@@ -324,11 +328,13 @@ def measure_quality(
     crops, skipped = _read_crops(photos, config.image_size)
 
     settings = _curve_settings(measured, network.sha256)
-    # Curves from before there was a choice start from the photo and do not say so.
-    settings |= {} if start == "photo" else {"start": start}
-    noise = noise_picture(config.image_size, config.image_size, seed=0)
+    noise = (
+        [noise_picture(config.image_size, config.image_size, seed=0)] if start == "noise" else []
+    )
     keys = {
-        (path, style.name): curve_key([crop, picture], {**settings, "style_weight": style.weight})
+        (path, style.name): curve_key(
+            [crop, picture, *noise], {**settings, "style_weight": style.weight}
+        )
         for path, crop in crops.items()
         for style, picture in zip(styles, pictures, strict=True)
     }
@@ -350,7 +356,7 @@ def measure_quality(
                 observer.on_curve(path, style.name)
                 curve = optimize_photo(
                     _total_of(evaluation),
-                    crop if start == "photo" else noise,
+                    noise[0] if noise else crop,
                     iterations,
                     observer.on_iteration,
                 )
@@ -361,7 +367,7 @@ def measure_quality(
             terms, _ = evaluation(styled.astype(np.float32))
             worth = equivalent_iterations(curve.losses, terms[tags.TOTAL], iterations)
             photo_loss = curve.losses[0]
-            if start != "photo":
+            if noise:
                 photo_loss = evaluation(crop.astype(np.float32))[0][tags.TOTAL]
             score = PhotoScore(path, crop, styled, terms, float(photo_loss), curve, worth)
             scores[style.name].append(score)

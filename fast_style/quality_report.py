@@ -84,20 +84,17 @@ def write_plot(path: Path, quality: Quality) -> None:
     Raises:
       FastStyleError: If it cannot be written.
     """
-    label, begins = quality.model.label, _from_noise(quality)
+    label = quality.model.label
     charts = [
         style_chart(
             style,
             quality.iterations,
-            title=(label if style.name == label else f"{label}: {style.name}") + begins,
+            start=quality.start,
+            title=label if style.name == label else f"{label}: {style.name}",
         )
         for style in quality.styles
     ]
     write_image(path, to_picture(charts))
-
-
-def _from_noise(quality: Quality) -> str:
-    return "" if quality.start == "photo" else f" from {quality.start}"
 
 
 def write_report(path: Path, quality: Quality) -> None:
@@ -149,17 +146,19 @@ def _style(quality: Quality, index: int, style: StyleScore) -> str:
     if style.name != name:
         name = f"{name}: {style.name}"
     # A chart that is only scaled down to a phone cannot be read there.
-    narrow = style_chart(style, quality.iterations, width=380, height=330)
+    begins = "" if quality.start == "photo" else f" from {quality.start}"
+    wide = style_chart(style, quality.iterations, start=quality.start)
+    narrow = style_chart(style, quality.iterations, start=quality.start, width=380, height=330)
     cards = (
         _photo(quality, f"s{index}p{number}", photo) for number, photo in enumerate(style.photos)
     )
     return (
         f'<section><div class="card"><h1>{_text(name)}</h1>'
         f'<p class="big">{_text(str(style.worth()))}</p>'
-        f"<p>iterations of L-BFGS{_from_noise(quality)} on the same loss are as good as one pass "
+        f"<p>iterations of L-BFGS{begins} on the same loss are as good as one pass "
         "of this model, "
         f'in the median. <span class="muted">{_text(spread)}</span></p>'
-        f'<div class="wide">{to_svg(style_chart(style, quality.iterations))}</div>'
+        f'<div class="wide">{to_svg(wide)}</div>'
         f'<div class="narrow">{to_svg(narrow)}</div></div>'
         f'<div class="card scroll">{_table(f"s{index}p", style)}</div>{"".join(cards)}</section>'
     )
@@ -200,11 +199,12 @@ def _photo(quality: Quality, anchor: str, photo: PhotoScore) -> str:
         terms.append(("variation, weighted", photo.terms[tags.WEIGHTED_VARIATION]))
     terms.append(("total", photo.loss))
     rows = "".join(f"<tr><td>{name}</td><td>{value:,.0f}</td></tr>" for name, value in terms)
+    chart = photo_chart(photo, quality.iterations, start=quality.start)
     return (
         f'<article class="card" id="{anchor}"><div class="head"><h3>{_text(photo.path.name)}</h3>'
         f'<span class="n">N {_text(str(photo.worth))}</span></div>'
         f'<div class="pictures">{"".join(pictures)}</div>'
-        f'<div class="below"><div>{to_svg(photo_chart(photo, quality.iterations))}</div>'
+        f'<div class="below"><div>{to_svg(chart)}</div>'
         f"<table><thead><tr><th>the model's loss</th><th></th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></article>"
     )

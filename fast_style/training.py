@@ -30,6 +30,7 @@ from fast_style.builders import (
     preview_picture,
     step_settings,
     total_steps,
+    training_objective,
     what_workers_share,
 )
 from fast_style.checkpoints import (
@@ -180,7 +181,7 @@ def train(
                 judge = objective
                 if part.config is not config:
                     judge = build_objective(part.config, network, load_style_pictures(part.config))
-                judge = dataclasses.replace(judge, border=config.loss_border)
+                judge = training_objective(judge, config)
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
                 trainers.append(_Trainer(part.config.image_size, part.stop_step, step))
         run = _Run(

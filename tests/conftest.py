@@ -19,6 +19,9 @@ _CPU = Path("/proc/cpuinfo")
 if _CPU.exists() and "vnni" not in _CPU.read_text(encoding="utf-8", errors="replace"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+# Several processes share a GPU, see `addopts` in pyproject.toml.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
 # The same convolutions on every processor, and those that are traced sooner: with the others,
 # test_replicas.py takes 160 s in place of 95. The tests of `winograd` turn them on.
 os.environ.setdefault("FAST_STYLE_WINOGRAD", "0")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fast_style.config import (
+    START,
     RunConfig,
     StyleSpec,
     config_from_dict,
@@ -224,7 +225,7 @@ def test_our_style_files_keep_the_ancestors_values_but_the_weight(
         learning_rate_schedule="cosine",
         warmup_steps=20,
         grid_weight=500.0,
-        init_from="pretrained/johnson.safetensors",
+        init_from=START,
     )
 
 
@@ -325,10 +326,12 @@ def test_a_border_is_smaller_than_half_a_picture(small_first: float, most: int) 
     def config(border: int) -> RunConfig:
         return RunConfig(**MINIMAL, image_size=64, small_first=small_first, loss_border=border)
 
-    assert config(most).loss_border == most
+    assert config(most - 3).loss_border == most - 3
     expected = f"loss_border: expected at most {most} for pictures of .* px, got {most + 1}"
     with pytest.raises(ConfigError, match=expected):
         config(most + 1)
+    with pytest.raises(ConfigError, match="loss_border: expected a multiple of 4, got 6"):
+        config(6)
 
 
 @pytest.mark.parametrize("text", ["", "# naming: candy\n", "---\n", "null\n"])
@@ -766,13 +769,15 @@ def test_overriding_the_arch_drops_the_rate_of_norms_of_the_file(tmp_path: Path)
 
 
 def test_a_net_of_another_shape_starts_afresh(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, "naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\ninit_from: x\n"
-    )
-    for changes in (["arch=slim2016"], ["width=0.5"]):
-        assert load_config(path, changes).init_from is None
-        assert load_config(path, [*changes, "init_from=y"]).init_from == "y"
-    assert load_config(path, ["width=1.0", "arch=johnson"]).init_from == "x"
+    def load(init_from: str, *changes: str) -> str | None:
+        text = f"naming: a\nstyle_image: s.jpg\nstyle_weight: 1\nsteps: 3\ninit_from: {init_from}\n"
+        return load_config(write(tmp_path, text), changes).init_from
+
+    for change in ("arch=slim2016", "width=0.5"):
+        assert load(START, change) is None
+        assert load(START, change, "init_from=y") == "y"
+        assert load("mine", change) == "mine"  # Perhaps it is of that shape.
+    assert load(START, "width=1.0", "arch=johnson") == START
 
 
 def test_overriding_the_loss_model_with_what_it_is_keeps_its_file(tmp_path: Path) -> None:

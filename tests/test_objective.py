@@ -124,7 +124,7 @@ def test_every_term_equals_its_formula(
 def test_with_a_border_the_loss_network_sees_mirrored_pictures(
     network: LossNetwork, styled: np.ndarray, photos: np.ndarray, dtype: type
 ) -> None:
-    objective = dataclasses.replace(make_objective(network), border=5)
+    objective = dataclasses.replace(make_objective(network), border=4)
     inputs = tf.constant(styled), tf.constant(photos.astype(dtype)), tf.constant(ONE_STYLE)
     got = numbers(objective.score(*inputs))
     expected = expected_terms(objective, styled, photos, ONE_STYLE)
@@ -134,6 +134,32 @@ def test_with_a_border_the_loss_network_sees_mirrored_pictures(
         assert got[tag] == pytest.approx(expected[tag], rel=1e-4), tag
     assert got[tags.VARIATION] == plain[tags.VARIATION]
     assert got[tags.STYLE] != pytest.approx(plain[tags.STYLE], rel=1e-3)
+
+
+def test_a_border_leaves_the_style_loss_of_a_flat_picture_as_it_is() -> None:
+    class Pixels:
+        """A loss network whose features are the pixels."""
+
+        channels, metrics = {}, {}
+
+        def __call__(self, pictures: tf.Tensor, layers: tuple[str, ...]) -> dict[str, tf.Tensor]:
+            return dict.fromkeys(layers, tf.cast(pictures, tf.float32))
+
+    target = np.zeros([1, 3, 3], np.float32)
+    plain = Objective(
+        network=Pixels(),  # pyright: ignore[reportArgumentType]
+        content_layers=("pixels",),
+        target_grams={"pixels": target},
+        style_weights=np.ones([1], np.float32),
+        content_weight=1.0,
+        tv_weight=0.0,
+    )
+    flat = np.full([1, 32, 40, 3], 100.0, np.float32)
+    inputs = tf.constant(flat), tf.constant(flat + 3.0), tf.ones([1, 1])
+    without = numbers(plain.score(*inputs))
+    for tag, value in numbers(dataclasses.replace(plain, border=8).score(*inputs)).items():
+        assert value == pytest.approx(without[tag], rel=1e-5), tag
+    assert without[tags.STYLE] > 0.0 < without[tags.CONTENT]
 
 
 def test_terms_are_named_as_the_ancestor_named_them(

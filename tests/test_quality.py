@@ -362,6 +362,9 @@ def test_curves_from_noise_start_at_the_same_noise_for_every_photo(
     page = render_report(found)
     assert "the pixels of grey noise" in page and "0 is no better than the noise" in page
     assert "iterations of L-BFGS from noise on the same loss" in page
+    assert page.count("L-BFGS iterations from noise") == 2 + len(photos)
+    with pytest.raises(ValueError, match="start: expected one of photo, noise, got 'Photo'"):
+        measure(model, photos, start="Photo")
     assert "the pixels of a photo" in render_report(measured)
 
 
@@ -562,20 +565,28 @@ def test_a_model_of_other_styles_than_its_configuration_is_refused(
 # Charts and the page
 
 
-def made_up(losses: Sequence[float], loss: float, iterations: int, name: str = "a.jpg"):
+def made_up(
+    losses: Sequence[float],
+    loss: float,
+    iterations: int,
+    name: str = "a.jpg",
+    photo_loss: float | None = None,
+):
     picture = tiny.smooth_picture(12, 12, 3)
     curve = Curve(np.array(losses), {len(losses) - 1: picture}, len(losses), False)
     worth = equivalent_iterations(curve.losses, loss, iterations)
     shares = {tags.TOTAL: 1.0, tags.WEIGHTED_CONTENT: 0.5, tags.WEIGHTED_STYLE: 0.5}
     terms = {tag: share * loss for tag, share in shares.items()}
-    return PhotoScore(Path(name), picture, picture, terms, float(losses[0]), curve, worth)
+    own = losses[0] if photo_loss is None else photo_loss
+    return PhotoScore(Path(name), picture, picture, terms, own, curve, worth)
 
 
+@pytest.mark.parametrize("photo_loss", [None, 150.0])
 @pytest.mark.parametrize("loss", [2000.0, 900.0, 300.0, 5.0, 0.0])
-def test_charts_stay_inside_their_frame(loss: float) -> None:
-    score = made_up([1000.0, 500.0, 100.0, 10.0], loss, 3)
+def test_charts_stay_inside_their_frame(loss: float, photo_loss: float | None) -> None:
+    score = made_up([1000.0, 500.0, 100.0, 10.0], loss, 3, photo_loss=photo_loss)
     for chart in (
-        photo_chart(score, 3),
+        photo_chart(score, 3, start="noise"),
         style_chart(StyleScore("s", 1.0, (score,)), 3),
         style_chart(StyleScore("s", 1.0, (score,)), 3, title="with a title", width=380),
     ):
@@ -720,13 +731,15 @@ def test_a_model_that_does_not_say_how_it_was_made_needs_a_configuration(
 def test_the_command_says_that_curves_began_with_noise(
     model: Model, cache: CurveCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    numbers = tmp_path / "numbers.json"
-    command(
-        *("--model", str(model.source), "--start", "noise", "--json", str(numbers)),
-        *("--cache", str(cache.folder)),
-    )
+    path = tmp_path / "model.safetensors"
+    save_model(path, model)
+    where = ("--model", str(path), "--cache", str(cache.folder))
+    for start in ("photo", "noise"):
+        command(*where, "--start", start)
     assert "N iterations of L-BFGS from noise on the same loss" in capsys.readouterr().out
-    assert json.loads(numbers.read_text(encoding="utf-8"))["start"] == "noise"
+    for name, start in (("quality.json", "photo"), ("quality_noise.json", "noise")):
+        assert json.loads((tmp_path / name).read_text(encoding="utf-8"))["start"] == start
+    assert (tmp_path / "quality.png").is_file() and (tmp_path / "quality_noise.png").is_file()
     with pytest.raises(SystemExit):
         command("--model", str(model.source), "--start", "nothing")
 

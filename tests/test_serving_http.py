@@ -125,7 +125,7 @@ def test_a_body_that_drips_is_a_408_after_its_time(port: int) -> None:
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"the upload was not complete after 0.6 seconds" in answer
         # Then the rest of the body has the time of a header.
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
     assert post(port, PNG)[0] == 200
 
 
@@ -137,7 +137,7 @@ def test_a_header_that_drips_is_a_408_and_silence_is_hung_up_on(port: int) -> No
         assert received(silent) == b""
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"].startswith("the header")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
 
 
 def test_many_slow_clients_keep_nobody_from_being_served(port: int) -> None:
@@ -207,7 +207,7 @@ def test_a_client_that_leaves_is_forgotten(port: int) -> None:
     for _ in range(5):
         with connected(port) as client:
             client.sendall(header(len(PNG)) + PNG[:-10])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     metrics = ""
     while "fast_style_upload_bytes 0.0" not in metrics and time.monotonic() < deadline:
         metrics = urlopen(port, "/metrics")

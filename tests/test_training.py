@@ -481,8 +481,8 @@ def test_only_the_loss_of_training_steps_has_a_border(
 
     monkeypatch.setattr(training, "make_train_step", make_and_tell)
     monkeypatch.setattr(training, "HeldOut", judge_and_tell)
-    run_tiny(world, tmp_path, loss_border=3, image_size=64, small_first=0.5, steps=2)
-    assert borders == [("step", 3), ("step", 3), ("held out", 0)]
+    run_tiny(world, tmp_path, loss_border=4, image_size=64, small_first=0.5, steps=2)
+    assert borders == [("step", 4), ("step", 4), ("held out", 0)]
 
 
 def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
@@ -820,6 +820,7 @@ def test_a_step_compiled_by_xla_is_the_same() -> None:
     found = []
     for xla in (False, True):
         state, objective = _toy_state("johnson", 0.125)
+        objective = dataclasses.replace(objective, border=4)
         step = _compiled_step(
             state, objective, "johnson", 1e-3, xla=xla, grid_weight=500.0, image_size=76
         )
