@@ -47,6 +47,14 @@ def stylize_arguments(parser: argparse.ArgumentParser) -> None:
         help="how much larger strokes are; fine detail then comes from the photo (default: 1)",
     )
     parser.add_argument(
+        "--grain",
+        type=float,
+        default=0.0,
+        metavar="0..32",
+        help="levels of noise on what the net sees, so that flat parts get strokes too: "
+        "3 is enough (default: 0)",
+    )
+    parser.add_argument(
         "--max-size",
         type=int,
         metavar="PX",
@@ -79,6 +87,7 @@ def stylize_options(options: argparse.Namespace) -> StylizeOptions:
             strength=options.strength,
             preserve_color=options.preserve_color,
             stroke_scale=options.stroke_scale,
+            grain=options.grain,
             max_size=options.max_size,
             tile=options.tile,
         )

@@ -1,6 +1,6 @@
-"""What is done to a styled picture afterwards: strength, the photo's colours, its fine detail.
+"""What is done to a picture besides the net: grain, strength, the photo's colours and fine detail.
 
-Pictures are uint8 or uint16 [H, W, 3], and are changed in place, strip by strip.
+Pictures are uint8 or uint16 [H, W, 3]. Styled ones are changed in place, strip by strip.
 """
 
 from __future__ import annotations
@@ -15,6 +15,30 @@ from fast_style.resample import Resampler, levels, pixels_like, resized, strips
 _DETAIL = 0.7  # With all of the photo's detail, grass and grain cover the strokes.
 MAX_GAIN = 1.5
 """Of contrast, when a weakened style is brought back to its strength."""
+
+
+def grained(photo: np.ndarray, grain: float) -> np.ndarray:
+    """Returns a photo with noise, which gives nets something to paint where it is perfectly flat.
+
+    Nets tell strokes from what differs between neighbouring pixels: a clipped shadow or sky, where
+    nothing does, they leave bare, and in a tone that has little to do with the photo's.
+
+    Args:
+      photo: The photo; not changed.
+      grain: Standard deviation of the noise, normal and independent for each value, in levels of
+        0..255. 0 gives the photo itself.
+
+    Returns:
+      A pure function of the arguments: frames of a film that stand still go on doing so.
+    """
+    if grain == 0.0:
+        return photo
+    rng = np.random.default_rng(0)
+    noisy = np.empty_like(photo)
+    for rows in strips(*photo.shape[:2]):
+        noise = rng.standard_normal(photo[rows].shape, np.float32)
+        noisy[rows] = pixels_like(levels(photo[rows]) + np.float32(grain) * noise, photo.dtype)
+    return noisy
 
 
 def weaken(styled: np.ndarray, photo: np.ndarray, strength: float) -> None:

@@ -187,6 +187,7 @@ class _Service:
                 strength=order.options.strength,
                 preserve_color=order.options.preserve_color,
                 stroke_scale=order.options.stroke_scale,
+                grain=order.options.grain,
                 max_size=order.options.max_size,
                 tile="auto",
                 before_tile=go_on,

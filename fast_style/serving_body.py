@@ -22,7 +22,7 @@ from fast_style.stylize_options import StylizeOptions
 
 PARAMETERS = (
     *("model", "style", "style_weights", "strength", "preserve_color", "stroke_scale"),
-    *("max_size", "format"),
+    *("grain", "max_size", "format"),
 )
 """Names of the parameters, in a query, a form or an object of JSON."""
 
@@ -308,6 +308,7 @@ def _order(picture: bytes, given: Mapping[str, Any]) -> Order:
         raise RequestError(422, "style: given beside style_weights; keep one of them")
     strength = _number(given, "strength", float, 1.0)
     stroke_scale = _number(given, "stroke_scale", float, 1.0)
+    grain = _number(given, "grain", float, 0.0)
     max_size = _number(given, "max_size", int, None)
     try:
         options = StylizeOptions(
@@ -315,6 +316,7 @@ def _order(picture: bytes, given: Mapping[str, Any]) -> Order:
             strength=strength,
             preserve_color=_flag(given, "preserve_color"),
             stroke_scale=stroke_scale,
+            grain=grain,
             max_size=max_size,
         )
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fast_style.jobs import FORMATS
-from fast_style.stylize_options import MAX_STYLE_WEIGHT, STROKE_SCALES
+from fast_style.stylize_options import MAX_STYLE_WEIGHT, MOST_GRAIN, STROKE_SCALES
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "model": {"type": "string", "description": "A name of /v1/models; the first is the default."},
@@ -33,6 +33,13 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "maximum": STROKE_SCALES[1],
         "default": 1,
         "description": "Larger or smaller strokes.",
+    },
+    "grain": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": MOST_GRAIN,
+        "default": 0,
+        "description": "Levels of noise on what the net sees, so that flat parts get strokes too.",
     },
     "max_size": {
         "type": "integer",

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from fast_style.checkpoints import Model, load_model
-from fast_style.effects import recolour, rescale_styled, weaken
+from fast_style.effects import grained, recolour, rescale_styled, weaken
 from fast_style.hardware import resolve_precision
 from fast_style.layers import pad_image
 from fast_style.memory import fits_whole
@@ -74,6 +74,7 @@ class Stylizer:
         strength: float = 1.0,
         preserve_color: bool = False,
         stroke_scale: float = 1.0,
+        grain: float = 0.0,
         max_size: int | None = None,
         tile: Tile = "auto",
         out: np.ndarray | None = None,
@@ -89,6 +90,7 @@ class Stylizer:
         strength: float = 1.0,
         preserve_color: bool = False,
         stroke_scale: float = 1.0,
+        grain: float = 0.0,
         max_size: int | None = None,
         tile: Tile = "auto",
         before_tile: BeforeTile = ...,
@@ -102,6 +104,7 @@ class Stylizer:
         strength: float = 1.0,
         preserve_color: bool = False,
         stroke_scale: float = 1.0,
+        grain: float = 0.0,
         max_size: int | None = None,
         tile: Tile = "auto",
         out: np.ndarray | None = None,
@@ -119,6 +122,8 @@ class Stylizer:
             style.
           stroke_scale: 0.5 to 4, how much larger strokes are: the net sees the picture so much
             smaller, and fine detail comes from the photo.
+          grain: 0 to 32, levels of noise that the net sees on the photo, which then is nowhere
+            perfectly flat; see `effects.grained`.
           max_size: Long side of the result at most, in pixels.
           tile: What to do with large pictures; see the class.
           out: Where to write the result of one picture, of its shape and type; must not be `image`.
@@ -139,6 +144,7 @@ class Stylizer:
             strength=strength,
             preserve_color=preserve_color,
             stroke_scale=stroke_scale,
+            grain=grain,
             max_size=max_size,
             tile=tile,
         )
@@ -208,10 +214,11 @@ class Stylizer:
     ) -> None:
         """Writes the full style, in strokes of the size asked for."""
         if options.stroke_scale == 1.0:
-            self._full(photos, targets, mix, options.tile, before_tile)
+            seen = [grained(photo, options.grain) for photo in photos]
+            self._full(seen, targets, mix, options.tile, before_tile)
             return
         size = [max(round(side / options.stroke_scale), 1) for side in photos[0].shape[:2]]
-        seen = [resized(photo, size[0], size[1]) for photo in photos]
+        seen = [grained(resized(photo, size[0], size[1]), options.grain) for photo in photos]
         styled = [np.empty_like(picture) for picture in seen]
         self._full(seen, styled, mix, options.tile, before_tile)
         for picture, photo, target in zip(styled, photos, targets, strict=True):

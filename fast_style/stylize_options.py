@@ -11,6 +11,7 @@ from typing import Literal
 Tile = int | tuple[str, int] | Literal["auto", "off", "fast"]
 
 STROKE_SCALES = (0.5, 4.0)
+MOST_GRAIN = 32.0  # levels
 MAX_STYLE_WEIGHT = 10
 """Of one style, on either side of 0: far larger mixes are infinite within the net."""
 
@@ -28,6 +29,7 @@ class StylizeOptions:
       strength: 0 is the photo, 1 the full style.
       preserve_color: Whether the result has the photo's colours.
       stroke_scale: How much larger strokes are, 0.5 to 4.
+      grain: Levels of noise that the net sees on the photo, 0 to 32.
       max_size: Long side of the result at most, in pixels; none keeps the photo's.
       tile: 'auto', 'off', a tile's side in pixels, 'fast', or ('fast', side): see `Stylizer`.
     """
@@ -36,6 +38,7 @@ class StylizeOptions:
     strength: float = 1.0
     preserve_color: bool = False
     stroke_scale: float = 1.0
+    grain: float = 0.0
     max_size: int | None = None
     tile: Tile = "auto"
 
@@ -52,6 +55,10 @@ class StylizeOptions:
             raise ValueError(
                 f"stroke_scale: expected a number from {low:g} to {high:g}, "
                 f"got {self.stroke_scale!r}"
+            )
+        if not _is_number(self.grain) or not 0.0 <= self.grain <= MOST_GRAIN:
+            raise ValueError(
+                f"grain: expected a number from 0 to {MOST_GRAIN:g}, got {self.grain!r}"
             )
         if self.max_size is not None and not _is_whole(self.max_size, 1):
             raise ValueError(

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from fast_style import memory
-from fast_style.effects import recolour, rescale_styled, weaken
+from fast_style.effects import grained, recolour, rescale_styled, weaken
 from fast_style.resample import Resampler, levels, pixels_like, resized, size_within, strips
 from fast_style.stylize_options import StylizeOptions, parse_tile
 
@@ -172,6 +172,28 @@ def test_strips_cover_every_row_once() -> None:
 # --- options and memory --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grain_is_noise_of_so_many_levels_and_always_the_same(dtype: type) -> None:
+    largest = np.iinfo(dtype).max
+    photo = np.full((700, 1600, 3), largest // 2, dtype)  # More than one strip.
+    noisy = grained(photo, 5.0)
+    assert noisy.dtype == dtype and (photo == largest // 2).all()
+    difference = (noisy.astype(float) - photo) * 255.0 / largest
+    assert difference.std() == pytest.approx(5.0, rel=0.02)
+    assert abs(difference.mean()) < 0.05
+    # Independent from pixel to pixel, from channel to channel and from strip to strip.
+    for one, other in (
+        (difference[:, 1:], difference[:, :-1]),
+        (difference[..., 0], difference[..., 1]),
+        (difference[:300], difference[-300:]),
+    ):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.01
+    np.testing.assert_array_equal(grained(photo, 5.0), noisy)
+    assert grained(photo, 0.0) is photo
+    black, white = grained(np.zeros((9, 9, 3), dtype), 5.0), grained(photo * 0 + largest, 5.0)
+    assert black.max() < largest // 4 and white.min() > largest // 2  # Clipped, not wrapped.
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -179,6 +201,8 @@ def test_strips_cover_every_row_once() -> None:
         ({"strength": float("nan")}, "strength: expected a number from 0 to 1, got nan"),
         ({"strength": True}, "strength: .* got True"),
         ({"stroke_scale": 0.4}, "stroke_scale: expected a number from 0.5 to 4, got 0.4"),
+        ({"grain": -1}, "grain: expected a number from 0 to 32, got -1"),
+        ({"grain": float("nan")}, "grain: expected a number from 0 to 32, got nan"),
         ({"max_size": 0}, "max_size: expected a whole number of at least 1, got 0"),
         ({"max_size": 1.5}, "max_size: expected a whole number of at least 1, got 1.5"),
         ({"tile": "on"}, "tile: expected auto, off, fast, .* of at least 32, got 'on'"),

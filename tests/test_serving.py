@@ -183,11 +183,13 @@ def test_styles_can_be_mixed_in_strokes_of_another_size(
     app: FastAPI, models: dict[str, Stylizer]
 ) -> None:
     expected = models["trio"].stylize(
-        hostile.picture(), style_weights=[0.25, 0, 0.75], stroke_scale=1.5
+        hostile.picture(), style_weights=[0.25, 0, 0.75], stroke_scale=1.5, grain=4
     )
-    answer = post(app, png(), model="trio", style_weights="0.25, 0,0.75", stroke_scale="1.5")
+    asked = {"stroke_scale": "1.5", "grain": "4"}
+    answer = post(app, png(), model="trio", style_weights="0.25, 0,0.75", **asked)
     np.testing.assert_array_equal(read_image(answer.content), expected)
-    body = {"image": base64.b64encode(png()).decode(), "model": "trio", "stroke_scale": 1.5}
+    body = {"image": base64.b64encode(png()).decode(), "model": "trio"}
+    body |= {"stroke_scale": 1.5, "grain": 4}
     answer = ask(app, "POST", "/v1/stylize", json=body | {"style_weights": [0.25, 0, 0.75]})
     np.testing.assert_array_equal(read_image(answer.content), expected)
 
@@ -418,6 +420,7 @@ HOSTILE: dict[str, tuple[int, dict[str, Any]]] = {
     "a mix beyond all measure": (422, raw(PNG, style_weights="1e38")),
     "a mix of 50,000 numbers": (413, text(f'{{"image": "{IN_JSON}", "style_weights": [{MANY}]}}')),
     "stroke_scale of 9": (422, raw(PNG, stroke_scale="9")),
+    "grain of 33": (422, raw(PNG, grain="33")),
     "stroke_scale of nan": (422, raw(PNG, stroke_scale="nan")),
     "max_size of 0": (422, raw(PNG, max_size="0")),
     "max_size of 1.5": (422, raw(PNG, max_size="1.5")),

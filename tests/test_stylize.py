@@ -14,6 +14,7 @@ import tiny
 import fast_style
 from fast_style import winograd
 from fast_style.checkpoints import MODEL_FILE, save_model
+from fast_style.effects import grained
 from fast_style.errors import ModelError
 from fast_style.stylize import Stylizer
 
@@ -305,6 +306,20 @@ def test_strokes_of_another_size_keep_the_pictures_size(
     styled = stylizer.stylize(photo, stroke_scale=scale)
     assert styled.shape == photo.shape
     assert levels_apart(styled, stylizer.stylize(photo)).mean() > 1
+
+
+def test_grain_is_for_the_net_and_not_for_the_photos_own_part(
+    stylizer: Stylizer, photo: np.ndarray
+) -> None:
+    styled = stylizer.stylize(photo, grain=8.0)
+    np.testing.assert_array_equal(styled, stylizer.stylize(grained(photo, 8.0)))
+    np.testing.assert_array_equal(stylizer.stylize(photo, grain=8.0, strength=0.0), photo)
+    large = stylizer.stylize(np.repeat(photo, 2, axis=1), grain=8.0, tile=32)
+    whole = stylizer.stylize(np.repeat(photo, 2, axis=1), grain=8.0, tile="off")
+    assert levels_apart(large, whole).max() <= 1
+    flat = np.full((40, 40, 3), 90, np.uint8)
+    assert stylizer.stylize(flat).std(axis=(0, 1)).max() == 0
+    assert stylizer.stylize(flat, grain=3.0).std(axis=(0, 1)).max() > 1
 
 
 def test_large_pictures_shrink_to_max_size_and_small_ones_do_not_grow(

@@ -1073,7 +1073,7 @@ def test_starting_from_another_architecture_is_refused(
     with pytest.raises(
         ConfigError,
         match=r"ckpt-done is arch slim2016, width 1, and this run is arch johnson, "
-        r"width 0\.125; make them agree, or start afresh with init_from=null",
+        r"width 0\.125; make them agree, or start afresh without init_from",
     ):
         run_tiny(world, tmp_path, init_from=str(ancestor[0]))
     assert contents(tmp_path) == {}
