@@ -954,6 +954,12 @@ MISTAKES = [
         ("--stroke-scale: expected a number from 0.5 to 4, got 5.0",),
     ),
     Mistake(
+        "too much grain",
+        evaluation(options=("--grain", "33")),
+        2,
+        ("--grain: expected a number from 0 to 32, got 33.0",),
+    ),
+    Mistake(
         "a picture of no size",
         evaluation(options=("--max-size", "0")),
         2,

@@ -14,8 +14,9 @@ import tiny
 import fast_style
 from fast_style import winograd
 from fast_style.checkpoints import MODEL_FILE, save_model
-from fast_style.effects import grained
+from fast_style.effects import grained, recolour, rescale_styled, weaken
 from fast_style.errors import ModelError
+from fast_style.resample import resized
 from fast_style.stylize import Stylizer
 
 SIZES = [(1, 1), (1, 50), (15, 16), (16, 16), (17, 23), (64, 33)]
@@ -313,7 +314,16 @@ def test_grain_is_for_the_net_and_not_for_the_photos_own_part(
 ) -> None:
     styled = stylizer.stylize(photo, grain=8.0)
     np.testing.assert_array_equal(styled, stylizer.stylize(grained(photo, 8.0)))
-    np.testing.assert_array_equal(stylizer.stylize(photo, grain=8.0, strength=0.0), photo)
+    expected = styled.copy()
+    recolour(expected, photo)
+    weaken(expected, photo, 0.5)
+    half = stylizer.stylize(photo, grain=8.0, strength=0.5, preserve_color=True)
+    np.testing.assert_array_equal(half, expected)
+    height, width = (round(side / 2) for side in photo.shape[:2])
+    seen = grained(resized(photo, height, width), 8.0)
+    rescale_styled(stylizer.stylize(seen), photo, expected)
+    larger = stylizer.stylize(photo, grain=8.0, stroke_scale=2.0)
+    np.testing.assert_array_equal(larger, expected)
     large = stylizer.stylize(np.repeat(photo, 2, axis=1), grain=8.0, tile=32)
     whole = stylizer.stylize(np.repeat(photo, 2, axis=1), grain=8.0, tile="off")
     assert levels_apart(large, whole).max() <= 1
