@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fast_style.curves import from_start
+
 if TYPE_CHECKING:
     from fast_style.curves import Iterations
     from fast_style.quality import PhotoScore, StyleScore
@@ -103,7 +105,7 @@ def photo_chart(
     levels = [*photo.curve.losses, photo.loss]
     axes = _Axes(width, height, iterations, min(levels), max(levels))
     anchor: Anchor
-    shapes = axes.frame(_short_number, _axis_title(start))
+    shapes = axes.frame(_short_number, f"L-BFGS iterations{from_start(start)}")
     level = axes.y(photo.loss)
     shapes.append(Line(((axes.left, level), (axes.right, level)), "model", 1.5, dashed=True))
     shapes.append(Line(axes.curve(photo.curve.losses), "curve", 2.0))
@@ -149,7 +151,7 @@ def style_chart(
     narrow = width < 600
     top = legend + (44 if narrow else 24)
     axes = _Axes(width, height, iterations, min(levels + ends), max(starts + levels), top=top)
-    shapes = axes.frame(_percent, _axis_title(start))
+    shapes = axes.frame(_percent, f"L-BFGS iterations{from_start(start)}")
     if title:
         shapes.append(Label((16, 24), title, "text", size=18.0, bold=True))
     shapes += _legend(16, legend, ("each photo", "median photo", "the model"))
@@ -176,10 +178,6 @@ def style_chart(
         f"is worth {median} iterations in the median"
     )
     return Chart(width, height, description, tuple(shapes))
-
-
-def _axis_title(start: str) -> str:
-    return "L-BFGS iterations" if start == "photo" else f"L-BFGS iterations from {start}"
 
 
 def _n_is(worth: Iterations) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fast_style.curves import STARTS
+from fast_style.curves import STARTS, CurveCache, default_cache_folder, from_start
 from fast_style.errors import FastStyleError, UsageError
 from fast_style.files import atomic_path, check_folder
 from fast_style.images import check_output
@@ -115,7 +115,6 @@ def run_quality(options: argparse.Namespace) -> int:
             "pip install 'fast-style[optimize]'"
         )
     from fast_style.config import load_config
-    from fast_style.curves import CurveCache, default_cache_folder
 
     config = load_config(options.conf) if options.conf else None
     report = _output("--report", options.report, (".html", ".htm"))
@@ -291,10 +290,10 @@ def _table(style: StyleScore) -> str:
 
 def _summary(style: StyleScore, start: str) -> str:
     count = len(style.photos)
-    begins = "" if start == "photo" else f" from {start}"
     return (
         f"{style.name}: "
         f"median N {style.worth()}, quartiles {style.worth(0.25)} to {style.worth(0.75)}, over "
         f"{count} photo{'s' if count != 1 else ''}\n"
-        f"(one pass of the model is as good as N iterations of L-BFGS{begins} on the same loss)"
+        f"(one pass of the model is as good as N iterations of L-BFGS{from_start(start)} "
+        "on the same loss)"
     )

@@ -8,7 +8,6 @@ Curves take minutes and depend on nothing that training changes, so they are kep
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
@@ -35,6 +34,15 @@ SNAPSHOTS = (50, 100, 200)
 _ALGORITHM = "L-BFGS-B, memory 10, pixels 0..255, float32 loss, 1"
 
 _log = logging.getLogger(__name__)
+
+
+def from_start(start: str) -> str:
+    """Returns ' from noise' for texts about curves, and nothing for those from the photo.
+
+    Args:
+      start: One of `STARTS`.
+    """
+    return "" if start == "photo" else f" from {start}"
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,8 @@ def curve_key(arrays: Sequence[np.ndarray], settings: Mapping[str, Any]) -> str:
 
 
 def _scipy_version() -> str:
+    import importlib.metadata  # Slow, and every command imports this module.
+
     try:
         return importlib.metadata.version("scipy")
     except importlib.metadata.PackageNotFoundError:

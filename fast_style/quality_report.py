@@ -16,6 +16,7 @@ from PIL import Image
 
 from fast_style import objective as tags
 from fast_style.chart import chart_css, photo_chart, style_chart, to_picture, to_svg
+from fast_style.curves import from_start
 from fast_style.files import atomic_path
 from fast_style.images import write_image
 from fast_style.quality import PhotoScore, Quality, StyleScore
@@ -146,7 +147,6 @@ def _style(quality: Quality, index: int, style: StyleScore) -> str:
     if style.name != name:
         name = f"{name}: {style.name}"
     # A chart that is only scaled down to a phone cannot be read there.
-    begins = "" if quality.start == "photo" else f" from {quality.start}"
     wide = style_chart(style, quality.iterations, start=quality.start)
     narrow = style_chart(style, quality.iterations, start=quality.start, width=380, height=330)
     cards = (
@@ -155,8 +155,8 @@ def _style(quality: Quality, index: int, style: StyleScore) -> str:
     return (
         f'<section><div class="card"><h1>{_text(name)}</h1>'
         f'<p class="big">{_text(str(style.worth()))}</p>'
-        f"<p>iterations of L-BFGS{begins} on the same loss are as good as one pass "
-        "of this model, "
+        f"<p>iterations of L-BFGS{from_start(quality.start)} on the same loss are as good "
+        "as one pass of this model, "
         f'in the median. <span class="muted">{_text(spread)}</span></p>'
         f'<div class="wide">{to_svg(wide)}</div>'
         f'<div class="narrow">{to_svg(narrow)}</div></div>'
