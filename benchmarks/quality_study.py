@@ -205,7 +205,7 @@ def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[st
 # What a step costs depends on these keys, not on how fast it learns.
 _COSTLY = (
     *("batch_size", "image_size", "width", "precision", "arch", "loss_model", "optimizer"),
-    *("gradient_clip", "consistency_weight", "grid_weight", "loss_border"),
+    *("gradient_clip", "consistency_weight", "grid_weight", "margin"),
 )
 
 
@@ -251,7 +251,6 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
         build_objective,
         load_style_pictures,
         step_settings,
-        training_objective,
     )
     from fast_style.config import load_config
     from fast_style.hardware import resolve_precision
@@ -260,9 +259,8 @@ def _step(options: argparse.Namespace, stage: Stage) -> Callable[[], object]:
 
     config = load_config(ROOT / "conf/wave.yml", [*_overrides(options, stage.settings), "steps=1"])
     precision = resolve_precision(config.precision)
-    objective = training_objective(
-        build_objective(config, build_network(config, precision), load_style_pictures(config)),
-        config,
+    objective = build_objective(
+        config, build_network(config, precision), load_style_pictures(config)
     )
     step = make_train_step(
         TrainState(init_weights(config.arch, width=config.width)),

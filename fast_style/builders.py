@@ -59,7 +59,7 @@ _FREE_KEYS = {
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
     "grid_weight": "it holds from here on",
-    "loss_border": "it holds from here on, and losses of training steps change with it",
+    "margin": "it holds from here on",
     "precision": "",
     "xla": "",
 }
@@ -130,11 +130,6 @@ def build_objective(
     )
 
 
-def training_objective(objective: Objective, config: RunConfig) -> Objective:
-    """Returns the loss of a run's steps, from that of its held-out photos, which has no border."""
-    return dataclasses.replace(objective, border=config.loss_border)
-
-
 def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Lists the photos to train on and the held-out ones.
 
@@ -189,6 +184,7 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
         gradient_clip=config.gradient_clip,
         consistency_weight=config.consistency_weight,
         grid_weight=config.grid_weight,
+        margin=config.margin,
         seed=config.seed,
         xla=config.xla,
     )

@@ -26,6 +26,7 @@ from fast_style.loss_models import (
 
 # A net of eight styles that comes along, of arch johnson and width 1.
 START = "pretrained/johnson.safetensors"
+MAX_MARGIN = 256
 
 # The rows of `transform_net.ARCHITECTURES`, without importing TensorFlow.
 ARCHITECTURES = ("johnson", "slim2016")
@@ -127,8 +128,8 @@ class RunConfig:
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
       grid_weight: Weight of the grid loss (see `losses.grid_loss`); 0: it is not computed.
-      loss_border: Pixels that pictures are mirrored by at each side before the loss network of a
-        training step sees them; 0: they are not.
+      margin: Pixels that the transform net sees photos mirrored by at each side, beyond those of
+        its architecture, in training and later; cropped off its picture. A multiple of 4.
       consistency_weight: Weight of the consistency loss (see `consistency`); 0: it is not computed.
       loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
@@ -177,7 +178,7 @@ class RunConfig:
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
     grid_weight: Annotated[float, checks.number()] = 0.0
-    loss_border: Annotated[int, checks.whole(0)] = 0
+    margin: Annotated[int, checks.whole(0)] = 0
     consistency_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
     loss_model_file: Annotated[str, checks.path] = ""
@@ -310,20 +311,12 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 "or remove small_first",
             )
 
-    border, image_size = values.get("loss_border"), values.get("image_size")
-    if border and image_size is not None:
-        smallest = image_size // 2 if values.get("small_first") else image_size
-        if smallest < 2 * border + 2:
-            yield Problem(
-                frozenset({"loss_border", "image_size", "small_first"}),
-                f"loss_border: expected at most {smallest // 2 - 1} for pictures of {smallest} px, "
-                f"got {border}; 8 is usual",
-            )
-        if border % 4:
-            yield Problem(
-                frozenset({"loss_border"}),
-                f"loss_border: expected a multiple of 4, got {border}; 8 is usual",
-            )
+    margin = values.get("margin")
+    if margin is not None and margin not in range(0, MAX_MARGIN + 1, 4):
+        yield Problem(
+            frozenset({"margin"}),
+            f"margin: expected a multiple of 4 up to {MAX_MARGIN}, got {margin}; 16 is usual",
+        )
 
     if values.get("arch") == "slim2016":
         width = values.get("width")

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from fast_style.layers import pad
 from fast_style.loss_net import LossNetwork
 from fast_style.losses import (
     content_layer_losses,
@@ -66,11 +65,6 @@ class Objective:
       style_weights: [S] float32, likewise: the weight of each style's loss.
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
-      border: Pixels that pictures are mirrored by at each side before the loss network sees them, a
-        multiple of 4; H and W are then at least 2 * border + 2. The network pads with zeros, which
-        makes features near a picture's border unlike those inside, and nets learn to paint lines
-        along the border against it. Mirrored, the border lies inside what the network sees. Pixels
-        within `border` of it count twice, those elsewhere a little less.
     """
 
     network: LossNetwork
@@ -79,7 +73,6 @@ class Objective:
     style_weights: Any
     content_weight: float
     tv_weight: float
-    border: int = 0
 
     def score(
         self, styled: tf.Tensor, photos: tf.Tensor, style_weights: tf.Tensor
@@ -97,9 +90,9 @@ class Objective:
           {tag: scalar float32}: `total_loss`, the unweighted and weighted terms, and each layer's
           unweighted share.
         """
-        targets = self.content_targets(self._bordered(photos))
+        targets = self.content_targets(photos)
         features = self.network(
-            self._bordered(styled), tuple(dict.fromkeys((*self.content_layers, *self.target_grams)))
+            styled, tuple(dict.fromkeys((*self.content_layers, *self.target_grams)))
         )
         grams = {
             layer: tf.einsum("ns,sij->nij", style_weights, tf.convert_to_tensor(gram))
@@ -108,11 +101,6 @@ class Objective:
         metrics = self.network.metrics
         content = content_layer_losses(features, targets, metrics)
         shares = style_layer_losses(features, grams, self.network.channels, metrics)
-        if self.border:
-            # Style losses fall with the number of features; a weight means what it does without.
-            sides = tf.cast(tf.shape(styled)[1:3], tf.float32)
-            larger = tf.reduce_prod((sides + 2.0 * self.border) / sides)
-            shares = {layer: larger * share for layer, share in shares.items()}
         per_picture = tf.add_n(list(shares.values()))
         # What weighs nothing is reported, but its gradient is not computed.
         varied = styled if self.tv_weight else tf.stop_gradient(styled)
@@ -131,9 +119,6 @@ class Objective:
         terms |= {f"{STYLE_LAYER}{layer}": tf.reduce_sum(share) for layer, share in shares.items()}
         terms |= {f"{CONTENT_LAYER}{layer}": value for layer, value in content.items()}
         return terms
-
-    def _bordered(self, pictures: tf.Tensor) -> tf.Tensor:
-        return pad(tf.cast(pictures, tf.float32), self.border) if self.border else pictures
 
     def content_targets(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the features that content is compared with, without a gradient.

@@ -421,7 +421,9 @@ def make_stylize_function(
     )
     def run(images: tf.Tensor, style_weights: tf.Tensor) -> tf.Tensor:
         weights = {name: tf.constant(value) for name, value in model.weights.items()}
-        return stylize_batch(model.arch, weights, images, style_weights, precision)
+        return stylize_batch(
+            model.arch, weights, images, style_weights, precision, margin=model.margin
+        )
 
     return run
 
@@ -432,6 +434,8 @@ def stylize_batch(
     images: tf.Tensor,
     style_weights: tf.Tensor,
     precision: str,
+    *,
+    margin: int = 0,
 ) -> tf.Tensor:
     """Stylizes whole pictures of any size, as a user gets them.
 
@@ -441,6 +445,7 @@ def stylize_batch(
       images: uint8, or float32 in 0..255, [N, H, W, 3], H and W at least 1.
       style_weights: [N, S] float32.
       precision: 'float32' or 'bfloat16'.
+      margin: The net's; see `transform_net.transform`.
 
     Returns:
       The type and shape of `images`; uint8 is rounded to the nearest level.
@@ -449,7 +454,7 @@ def stylize_batch(
     # Pictures below the net's least size are reflected up to it, and cut back afterwards.
     missing = tf.maximum(MIN_SIZE - shape[1:3], 0)
     enlarged = pad_image(images, 0, (missing[0], missing[1]))
-    styled = transform(arch, weights, enlarged, style_weights, dtype=precision)
+    styled = transform(arch, weights, enlarged, style_weights, dtype=precision, margin=margin)
     styled = styled[:, : shape[1], : shape[2]]
     if images.dtype == tf.uint8:
         styled = tf.cast(tf.round(styled), tf.uint8)

@@ -143,6 +143,7 @@ class StepSettings:
       gradient_clip: Longest gradient of each weight, in multiples of what is usual; none: no limit.
       consistency_weight: Weight of the consistency loss; 0: it is not computed.
       grid_weight: Weight of the grid loss; 0: it is not computed.
+      margin: The transform net's; see `transform_net.transform`.
       seed: Of the consistency loss's noise.
       xla: Compile everything but the update of the weights with XLA.
     """
@@ -158,6 +159,7 @@ class StepSettings:
     gradient_clip: float | None = None
     consistency_weight: float = 0.0
     grid_weight: float = 0.0
+    margin: int = 0
     seed: int = 0
     xla: bool = False
 
@@ -287,7 +289,12 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
     def compute(photos: tf.Tensor, style_weights: tf.Tensor, place: Any = None):
         def stylize(pictures: tf.Tensor) -> tf.Tensor:
             return transform(
-                settings.arch, state.weights, pictures, style_weights, dtype=settings.precision
+                settings.arch,
+                state.weights,
+                pictures,
+                style_weights,
+                dtype=settings.precision,
+                margin=settings.margin,
             )
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -373,7 +380,9 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
     return learn
 
 
-def make_score(state: TrainState, objective: Scorer, *, arch: str, precision: str) -> Any:
+def make_score(
+    state: TrainState, objective: Scorer, *, arch: str, precision: str, margin: int = 0
+) -> Any:
     """Returns a compiled function (photo [1, H, W, 3] uint8, style weights [1, S]) -> losses."""
 
     @tf.function(
@@ -384,7 +393,9 @@ def make_score(state: TrainState, objective: Scorer, *, arch: str, precision: st
         autograph=False,
     )
     def score(photos: tf.Tensor, style_weights: tf.Tensor):
-        styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
+        styled = transform(
+            arch, state.weights, photos, style_weights, dtype=precision, margin=margin
+        )
         return objective.score(styled, photos, style_weights)
 
     return score

@@ -30,7 +30,6 @@ from fast_style.builders import (
     preview_picture,
     step_settings,
     total_steps,
-    training_objective,
     what_workers_share,
 )
 from fast_style.checkpoints import (
@@ -171,6 +170,7 @@ def train(
                 style_names=tuple(style.name for style in config.style_specs),
                 style_pictures=pictures,
                 precision=precision,
+                margin=config.margin,
                 description=description,
                 preview=preview,
                 keep_checkpoints=config.keep_checkpoints,
@@ -181,7 +181,6 @@ def train(
                 judge = objective
                 if part.config is not config:
                     judge = build_objective(part.config, network, load_style_pictures(part.config))
-                judge = training_objective(judge, config)
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
                 trainers.append(_Trainer(part.config.image_size, part.stop_step, step))
         run = _Run(

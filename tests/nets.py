@@ -46,10 +46,11 @@ def random_weights(
     return weights
 
 
-def johnson(styles: int = 1, *, naming: str = "candy") -> Model:
+def johnson(styles: int = 1, *, naming: str = "candy", margin: int = 4) -> Model:
     """The default net, an eighth as wide."""
     weights = random_weights("johnson", width=0.125, styles=styles)
-    return Model("johnson", 0.125, STYLES[:styles], weights, {"config": {"naming": naming}})
+    metadata = {"config": {"naming": naming, "margin": margin}}
+    return Model("johnson", 0.125, STYLES[:styles], weights, metadata)
 
 
 def slim2016() -> Model:
@@ -60,7 +61,8 @@ def slim2016() -> Model:
 def stylize_eagerly(model: Model, images: np.ndarray) -> np.ndarray:
     """float32 [N, H, W, 3] of a model of one style, without a graph."""
     weights = {name: tf.constant(value) for name, value in model.weights.items()}
-    return transform(model.arch, weights, tf.constant(images), tf.ones([len(images), 1])).numpy()
+    mix = tf.ones([len(images), 1])
+    return transform(model.arch, weights, tf.constant(images), mix, margin=model.margin).numpy()
 
 
 def rewrite_model(

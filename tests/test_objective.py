@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -57,18 +56,14 @@ def expected_terms(
     """Every term in float64, from the loss network's features of each picture by itself."""
     terms: dict[str, float] = {tags.CONTENT: 0.0, tags.STYLE: 0.0, tags.WEIGHTED_STYLE: 0.0}
     count = len(styled)
-    border = [(objective.border, objective.border)] * 2 + [(0, 0)]
     for n in range(count):
-        padded = [np.pad(pictures[n], border, mode="reflect") for pictures in (styled, photos)]
         ours, photo = (
             {
                 layer: value[0].numpy().astype(np.float64)
                 for layer, value in objective.network(tf.constant(picture[None])).items()
             }
-            for picture in padded
+            for picture in (styled[n], photos[n])
         )
-        # More features, each of which counts as much as without a border.
-        larger = padded[0].size / styled[n].size
         for layer in objective.content_layers:
             share = np.mean((ours[layer] - photo[layer]) ** 2) / count
             terms[tags.CONTENT] += share
@@ -77,7 +72,7 @@ def expected_terms(
         for layer in objective.target_grams:
             target = np.tensordot(choice[n], objective.target_grams[layer], 1).astype(np.float64)
             difference = reference.gram(ours[layer]) - target
-            share = larger * (difference**2).sum() / (count * ours[layer].size)
+            share = (difference**2).sum() / (count * ours[layer].size)
             terms[tags.STYLE] += share
             terms[tags.WEIGHTED_STYLE] += share * float(choice[n] @ objective.style_weights)
             tag = tags.STYLE_LAYER + layer
@@ -118,48 +113,6 @@ def test_every_term_equals_its_formula(
     for tag in got:
         # float32 through four convolutions, whose sums depend on the batch's size.
         assert got[tag] == pytest.approx(expected[tag], rel=1e-4), tag
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_with_a_border_the_loss_network_sees_mirrored_pictures(
-    network: LossNetwork, styled: np.ndarray, photos: np.ndarray, dtype: type
-) -> None:
-    objective = dataclasses.replace(make_objective(network), border=4)
-    inputs = tf.constant(styled), tf.constant(photos.astype(dtype)), tf.constant(ONE_STYLE)
-    got = numbers(objective.score(*inputs))
-    expected = expected_terms(objective, styled, photos, ONE_STYLE)
-    plain = numbers(make_objective(network).score(*inputs))
-    assert got.keys() == expected.keys() == plain.keys()
-    for tag in got:
-        assert got[tag] == pytest.approx(expected[tag], rel=1e-4), tag
-    assert got[tags.VARIATION] == plain[tags.VARIATION]
-    assert got[tags.STYLE] != pytest.approx(plain[tags.STYLE], rel=1e-3)
-
-
-def test_a_border_leaves_the_style_loss_of_a_flat_picture_as_it_is() -> None:
-    class Pixels:
-        """A loss network whose features are the pixels."""
-
-        channels, metrics = {}, {}
-
-        def __call__(self, pictures: tf.Tensor, layers: tuple[str, ...]) -> dict[str, tf.Tensor]:
-            return dict.fromkeys(layers, tf.cast(pictures, tf.float32))
-
-    target = np.zeros([1, 3, 3], np.float32)
-    plain = Objective(
-        network=Pixels(),  # pyright: ignore[reportArgumentType]
-        content_layers=("pixels",),
-        target_grams={"pixels": target},
-        style_weights=np.ones([1], np.float32),
-        content_weight=1.0,
-        tv_weight=0.0,
-    )
-    flat = np.full([1, 32, 40, 3], 100.0, np.float32)
-    inputs = tf.constant(flat), tf.constant(flat + 3.0), tf.ones([1, 1])
-    without = numbers(plain.score(*inputs))
-    for tag, value in numbers(dataclasses.replace(plain, border=8).score(*inputs)).items():
-        assert value == pytest.approx(without[tag], rel=1e-5), tag
-    assert without[tags.STYLE] > 0.0 < without[tags.CONTENT]
 
 
 def test_terms_are_named_as_the_ancestor_named_them(

@@ -42,7 +42,7 @@ def settings(world: tiny.World, folder: Path, **changes: Any) -> dict[str, Any]:
         "val_dataset": str(world.held_out),
         "gradient_clip": 1.5,
         "grid_weight": 500.0,
-        "loss_border": 4,
+        "margin": 4,
     }
     return world.settings(folder, **run | changes)
 

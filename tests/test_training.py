@@ -465,26 +465,6 @@ def test_a_run_from_before_a_key_may_take_it_up(world: tiny.World, tmp_path: Pat
     ]
 
 
-def test_only_the_loss_of_training_steps_has_a_border(
-    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    borders = []
-    make_step, held_out = training.make_train_step, training.HeldOut
-
-    def make_and_tell(state: Any, objective: Objective, *arguments: Any, **settings: Any) -> Any:
-        borders.append(("step", objective.border))
-        return make_step(state, objective, *arguments, **settings)
-
-    def judge_and_tell(state: Any, objective: Objective, *arguments: Any) -> Any:
-        borders.append(("held out", objective.border))
-        return held_out(state, objective, *arguments)
-
-    monkeypatch.setattr(training, "make_train_step", make_and_tell)
-    monkeypatch.setattr(training, "HeldOut", judge_and_tell)
-    run_tiny(world, tmp_path, loss_border=4, image_size=64, small_first=0.5, steps=2)
-    assert borders == [("step", 4), ("step", 4), ("held out", 0)]
-
-
 def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -820,9 +800,8 @@ def test_a_step_compiled_by_xla_is_the_same() -> None:
     found = []
     for xla in (False, True):
         state, objective = _toy_state("johnson", 0.125)
-        objective = dataclasses.replace(objective, border=4)
         step = _compiled_step(
-            state, objective, "johnson", 1e-3, xla=xla, grid_weight=500.0, image_size=76
+            state, objective, "johnson", 1e-3, xla=xla, grid_weight=500.0, margin=4, image_size=76
         )
         losses, styled, halves = step(tf.constant(tiny.smooth_picture(76, 76, 0)[None]), [[1.0]])
         assert losses[tags.WEIGHTED_GRID] > 0.0
