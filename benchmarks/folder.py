@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import peak_mb
+from common import peak_mb, random_model
 from PIL import Image
 
 from fast_style.data import find_photos
@@ -64,15 +64,13 @@ def main() -> None:
     import_tensorflow()
     import tensorflow as tf
 
-    from fast_style.checkpoints import Model, load_model
+    from fast_style.checkpoints import load_model
     from fast_style.stylize import Stylizer
-    from fast_style.transform_net import init_weights
 
     if options.model:
         model = load_model(options.model)
     else:
-        weights = init_weights("johnson", width=options.width, seed=options.seed)
-        model = Model("johnson", options.width, ("untrained",), weights, {})
+        model = random_model(width=options.width, seed=options.seed)
     stylizer = Stylizer(model, precision=options.precision)
 
     def net(images: list[np.ndarray]) -> list[np.ndarray]:

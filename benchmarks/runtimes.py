@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common import Times, common_arguments, emit, interleaved, random_photos, set_threads
+from common import (
+    Times,
+    common_arguments,
+    emit,
+    interleaved,
+    random_model,
+    random_photos,
+    set_threads,
+)
 
 if TYPE_CHECKING:
     from fast_style.checkpoints import Model
@@ -33,14 +41,12 @@ def main() -> None:
     threads = options.threads or os.cpu_count() or 1
     set_threads(threads)
 
-    from fast_style.checkpoints import Model, load_model
-    from fast_style.transform_net import init_weights
+    from fast_style.checkpoints import load_model
 
     if options.model:
         model = load_model(options.model)
     else:
-        weights = init_weights(options.arch, seed=options.seed)
-        model = Model(options.arch, 1.0, ("random",), weights)
+        model = random_model(options.arch, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
         runs = runtimes(model, Path(folder), threads)
         first = np.eye(1, len(model.style_names), dtype=np.float32)[0]

@@ -20,6 +20,7 @@ from common import (
     interleaved,
     run_default,
     set_threads,
+    shipped_margin,
     training_objective,
     wait,
 )
@@ -48,6 +49,7 @@ def main() -> None:
     size, batch = options.image_size, options.batch_size
     objective, photos = training_objective(options, precision)
     styles = np.ones((batch, 1), np.float32)
+    margin = shipped_margin("johnson")
     watched_state, bare_state = (
         TrainState(init_weights("johnson", seed=options.seed)) for _ in range(2)
     )
@@ -60,6 +62,7 @@ def main() -> None:
             learning_rate=run_default("learning_rate"),
             image_size=size,
             gradient_clip=run_default("gradient_clip"),
+            margin=margin,
         ),
         batch_size=batch,
     )
@@ -74,7 +77,12 @@ def main() -> None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(bare_state.weights)
             styled = transform(
-                "johnson", bare_state.weights, pictures, tf.constant(styles), dtype=precision
+                "johnson",
+                bare_state.weights,
+                pictures,
+                tf.constant(styles),
+                dtype=precision,
+                margin=margin,
             )
             total = objective.score(styled, pictures, tf.constant(styles))[tags.TOTAL]
         gradients: dict[str, Any] = tape.gradient(total, bare_state.weights)

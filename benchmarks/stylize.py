@@ -9,7 +9,15 @@ import argparse
 from typing import Any
 
 import numpy as np
-from common import common_arguments, emit, interleaved, random_photos, set_threads, wait
+from common import (
+    common_arguments,
+    emit,
+    interleaved,
+    random_model,
+    random_photos,
+    set_threads,
+    wait,
+)
 
 
 def main() -> None:
@@ -24,14 +32,10 @@ def main() -> None:
     options = parser.parse_args()
     set_threads(options.threads)
 
-    from fast_style.checkpoints import Model
     from fast_style.stylize import Stylizer
-    from fast_style.transform_net import init_weights
 
-    weights = init_weights("johnson", width=options.width, seed=options.seed)
-    model = Stylizer(
-        Model("johnson", options.width, ("random",), weights), precision=options.precision
-    )
+    untrained = random_model(width=options.width, seed=options.seed)
+    model = Stylizer(untrained, precision=options.precision)
     plain = None
     if options.reference:
         import reference
@@ -43,7 +47,12 @@ def main() -> None:
         if plain is not None:
             candidates["reference"] = lambda photo=photo, plain=plain: wait(plain(photo[None]))
         times = interleaved(candidates, rounds=options.rounds, warmup=options.warmup)
-        settings = {"size": size, "width": options.width, "precision": model.precision}
+        settings = {
+            "size": size,
+            "width": options.width,
+            "margin": untrained.margin,
+            "precision": model.precision,
+        }
         for name, measured in times.items():
             made = settings if name == "picture" else {**settings, "precision": "float32"}
             emit("stylize", name, measured.summary(), **made)

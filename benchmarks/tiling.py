@@ -20,7 +20,7 @@ import tempfile
 import time
 
 import numpy as np
-from common import peak_mb
+from common import peak_mb, random_model
 
 LARGEST_WHOLE = 4096
 REFERENCE = 1024
@@ -55,13 +55,10 @@ def measure(arch: str, precision: str, mode: str, height: int, width: int, seed:
     """Times one case in this process."""
     import tensorflow as tf
 
-    from fast_style.checkpoints import Model
     from fast_style.hardware import describe_device
     from fast_style.stylize import Stylizer
-    from fast_style.transform_net import init_weights
 
-    model = Model(arch, 1.0, ("style",), init_weights(arch, seed=seed), {})
-    stylizer = Stylizer(model, precision=precision)
+    stylizer = Stylizer(random_model(arch, seed=seed), precision=precision)
     name, _, side = mode.partition(":")
     tile = {"whole": "off", "exact": int(side or 512), "fast": ("fast", int(side or 1024))}[name]
     small = picture(REFERENCE, REFERENCE, seed)

@@ -24,6 +24,7 @@ from common import (
     random_photos,
     run_default,
     set_threads,
+    shipped_margin,
     training_objective,
     vgg16_file,
     wait,
@@ -127,6 +128,7 @@ def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
             learning_rate=run_default("learning_rate"),
             image_size=options.image_size,
             gradient_clip=run_default("gradient_clip"),
+            margin=shipped_margin(options.arch),
         ),
         batch_size=options.batch_size,
     )

@@ -16,7 +16,7 @@ import tiny
 import weight_files
 from nets import random_weights
 
-from fast_style import builders, saving, train_state, training
+from fast_style import builders, saving, stylize, train_state, training
 from fast_style import objective as tags
 from fast_style.builders import begin
 from fast_style.checkpoints import (
@@ -463,6 +463,25 @@ def test_a_run_from_before_a_key_may_take_it_up(world: tiny.World, tmp_path: Pat
     assert builders.check_resumable(config, now, before, tmp_path) == [
         "grid_weight changed from 0.0 to 500.0 (it holds from here on)"
     ]
+
+
+def test_a_run_has_one_margin_but_for_its_small_pictures(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    margins = {}
+    for module in (train_state, stylize):
+        seen = margins[module] = []
+
+        def transform_and_tell(*arguments: Any, margin: int, seen: list = seen, **rest: Any) -> Any:
+            seen.append(margin)
+            return transform(*arguments, margin=margin, **rest)
+
+        monkeypatch.setattr(module, "transform", transform_and_tell)
+    run_tiny(world, tmp_path, margin=4, image_size=64, small_first=0.5, steps=2)
+    # Traced once for the step on small pictures; the other step, held-out photos and the preview.
+    assert (margins[train_state].count(0), set(margins[train_state])) == (1, {0, 4})
+    assert set(margins[stylize]) == {4}
+    assert load_model(tmp_path / "models" / "tiny").margin == 4
 
 
 def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
