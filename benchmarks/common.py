@@ -157,13 +157,15 @@ def shipped_margin(arch: str) -> int:
     return config.margin if arch == config.arch else 0
 
 
-def random_model(arch: str = "johnson", *, width: float = 1.0, seed: int = 0) -> Any:
-    """Returns an untrained `Model` of one style, as the files in `conf/` build it."""
+def random_model(
+    arch: str = "johnson", *, width: float = 1.0, seed: int = 0, margin: int | None = None
+) -> Any:
+    """Returns an untrained `Model` of one style; without a margin, it has `shipped_margin`."""
     from fast_style.checkpoints import Model
     from fast_style.transform_net import init_weights
 
     weights = init_weights(arch, width=width, seed=seed)
-    metadata = {"config": {"margin": shipped_margin(arch)}}
+    metadata = {"config": {"margin": shipped_margin(arch) if margin is None else margin}}
     return Model(arch, width, ("untrained",), weights, metadata)
 
 

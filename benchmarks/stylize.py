@@ -26,6 +26,7 @@ def main() -> None:
     common_arguments(parser, rounds=11)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], metavar="PX")
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--margin", type=int, metavar="PX", help="default: as in conf/")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--reference", action="store_true", help="the plain float32 net, in turns")
     parser.add_argument("--profile", action="store_true", help="where the time of a picture goes")
@@ -34,7 +35,7 @@ def main() -> None:
 
     from fast_style.stylize import Stylizer
 
-    untrained = random_model(width=options.width, seed=options.seed)
+    untrained = random_model(width=options.width, seed=options.seed, margin=options.margin)
     model = Stylizer(untrained, precision=options.precision)
     plain = None
     if options.reference:

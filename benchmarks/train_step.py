@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--arch", default="johnson")
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--margin", type=int, metavar="PX", help="default: as in conf/")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--loss-model-file", help="VGG16's weights (default: random ones)")
     parser.add_argument("--reference", action="store_true", help="the plain float32 step, in turns")
@@ -49,12 +50,15 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory, in a child process")
     parser.add_argument("--peak-of", choices=["ours", "reference"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.margin is None:
+        options.margin = shipped_margin(options.arch)
     set_threads(options.threads)
     if options.peak_of:
         print(_peak_megabytes(options))
         return
     settings = {
-        name: getattr(options, name) for name in ("image_size", "batch_size", "arch", "width")
+        name: getattr(options, name)
+        for name in ("image_size", "batch_size", "arch", "width", "margin")
     }
     began, cpu = time.perf_counter(), time.process_time()
     step, _, precision = _ours(options)
@@ -128,7 +132,7 @@ def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
             learning_rate=run_default("learning_rate"),
             image_size=options.image_size,
             gradient_clip=run_default("gradient_clip"),
-            margin=shipped_margin(options.arch),
+            margin=options.margin,
         ),
         batch_size=options.batch_size,
     )
