@@ -214,13 +214,12 @@ class Stylizer:
     ) -> None:
         """Writes the full style, in strokes of the size asked for."""
         if options.stroke_scale == 1.0:
-            seen = [grained(photo, options.grain) for photo in photos]
-            self._full(seen, targets, mix, options.tile, before_tile)
+            self._full(photos, targets, mix, options, before_tile)
             return
         size = [max(round(side / options.stroke_scale), 1) for side in photos[0].shape[:2]]
-        seen = [grained(resized(photo, size[0], size[1]), options.grain) for photo in photos]
-        styled = [np.empty_like(picture) for picture in seen]
-        self._full(seen, styled, mix, options.tile, before_tile)
+        smaller = [resized(photo, size[0], size[1]) for photo in photos]
+        styled = [np.empty_like(picture) for picture in smaller]
+        self._full(smaller, styled, mix, options, before_tile)
         for picture, photo, target in zip(styled, photos, targets, strict=True):
             rescale_styled(picture, photo, target)
 
@@ -229,10 +228,12 @@ class Stylizer:
         photos: list[np.ndarray],
         targets: list[np.ndarray],
         mix: np.ndarray,
-        tile: Tile,
+        options: StylizeOptions,
         before_tile: BeforeTile,
     ) -> None:
         """Writes the net's output; for a picture of one colour, by its formula."""
+        plain, tile = photos, options.tile
+        photos = [grained(photo, options.grain) for photo in plain]
         varied = []
         for index, (photo, target) in enumerate(zip(photos, targets, strict=True)):
             if _is_flat(photo):
@@ -242,7 +243,9 @@ class Stylizer:
                 varied.append(index)
         if not varied:
             return
-        photos, targets = [photos[i] for i in varied], [targets[i] for i in varied]
+        plain, photos, targets = (
+            [pictures[i] for i in varied] for pictures in (plain, photos, targets)
+        )
         height, width = photos[0].shape[:2]
         side = max(height, width)
         if isinstance(tile, Integral) and int(tile) < side:
@@ -250,7 +253,10 @@ class Stylizer:
             return
         fast_side = tile[1] if isinstance(tile, tuple) else FAST_TILE
         if (tile == "fast" or isinstance(tile, tuple)) and fast_side < side:
-            self._fast(photos, targets, mix, fast_side, before_tile)
+            # Scaled down first: in a thumbnail of a grained photo the grain would be averaged out.
+            size = size_within(height, width, _THUMBNAIL)
+            thumbnails = [grained(resized(photo, *size), options.grain) for photo in plain]
+            self._fast(photos, thumbnails, targets, mix, fast_side, before_tile)
             return
         if tile == "auto" and not fits_whole(height, width, channels=self.model.width):
             self._exact(photos, targets, mix, _AUTO_TILE, before_tile)
@@ -288,22 +294,21 @@ class Stylizer:
     def _fast(
         self,
         photos: list[np.ndarray],
+        thumbnails: list[np.ndarray],
         targets: list[np.ndarray],
         mix: np.ndarray,
         side: int,
         before_tile: BeforeTile,
     ) -> None:
-        for photo, target in zip(photos, targets, strict=True):
-            height, width = size_within(photo.shape[0], photo.shape[1], _THUMBNAIL)
-            thumbnail = resized(photo, height, width)
+        for photo, thumbnail, target in zip(photos, thumbnails, targets, strict=True):
             _logger.info(
                 "%dx%d: fast tiles of %d px, with the statistics of a thumbnail of %dx%d px; "
                 "colours and contrasts may differ a little from exact tiles",
                 photo.shape[1],
                 photo.shape[0],
                 side,
-                width,
-                height,
+                thumbnail.shape[1],
+                thumbnail.shape[0],
             )
             self._tiled.fast(
                 photo, thumbnail, mix, _writer(target), tile=side, before_tile=before_tile

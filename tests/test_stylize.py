@@ -12,6 +12,7 @@ import reference
 import tiny
 
 import fast_style
+from fast_style import stylize as stylize_module
 from fast_style import winograd
 from fast_style.checkpoints import MODEL_FILE, save_model
 from fast_style.effects import grained, recolour, rescale_styled, weaken
@@ -332,6 +333,19 @@ def test_grain_is_for_the_net_and_not_for_the_photos_own_part(
     flat = np.full((40, 40, 3), 90, np.uint8)
     assert stylizer.stylize(flat).std(axis=(0, 1)).max() == 0
     assert stylizer.stylize(flat, grain=3.0).std(axis=(0, 1)).max() > 1
+
+
+def test_the_thumbnail_of_fast_tiles_has_as_much_grain(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stylize_module, "_THUMBNAIL", 48)
+    flat = np.full((160, 160, 3), 90, np.uint8)
+    fast, whole = (stylizer.stylize(flat, grain=8.0, tile=tile) for tile in (("fast", 64), "off"))
+    contrast, expected = (picture.std(axis=(0, 1)) for picture in (fast, whole))
+    np.testing.assert_allclose(contrast, expected, rtol=0.15)
+    # Where grain is scaled down with the picture, norms enlarge what it has left: it saturates.
+    averaged = stylizer.stylize(grained(flat, 8.0), tile=("fast", 64)).std(axis=(0, 1))
+    assert (averaged < 0.5 * expected).all()
 
 
 def test_large_pictures_shrink_to_max_size_and_small_ones_do_not_grow(
