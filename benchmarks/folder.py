@@ -111,6 +111,7 @@ def main() -> None:
         "share_of_bare_by_round": [round(ratio, 3) for ratio in ratios],
         "peak_memory_mb": round(peak_mb()),
         "arch": model.arch,
+        "margin": model.margin,
         "precision": stylizer.precision,
         "device": "GPU" if gpus else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
         "tensorflow": tf.__version__,

@@ -60,7 +60,13 @@ def main() -> None:
                 rounds=options.rounds,
                 warmup=options.warmup,
             )
-            settings = {"size": size, "arch": model.arch, "width": model.width, "threads": threads}
+            settings = {
+                "size": size,
+                "arch": model.arch,
+                "width": model.width,
+                "margin": model.margin,
+                "threads": threads,
+            }
             for name, measured in times.items():
                 emit("runtimes", name, measured.summary(), **settings)
             for name in times:

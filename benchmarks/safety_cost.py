@@ -95,7 +95,12 @@ def main() -> None:
         rounds=options.rounds,
         warmup=options.warmup,
     )
-    settings = {"precision": precision, "image_size": size, "batch_size": batch}
+    settings = {
+        "precision": precision,
+        "image_size": size,
+        "batch_size": batch,
+        "margin": margin,
+    }
     found = {name: value.summary() for name, value in times.items()}
     for name, summary in found.items():
         emit("safety_cost", f"step, {name}", summary, **settings)

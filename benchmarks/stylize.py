@@ -55,7 +55,9 @@ def main() -> None:
             "precision": model.precision,
         }
         for name, measured in times.items():
-            made = settings if name == "picture" else {**settings, "precision": "float32"}
+            made = (
+                settings if name == "picture" else {**settings, "precision": "float32", "margin": 0}
+            )
             emit("stylize", name, measured.summary(), **made)
         if plain is not None:
             ours, theirs = times["picture"].summary(), times["reference"].summary()

@@ -82,6 +82,7 @@ def measure(arch: str, precision: str, mode: str, height: int, width: int, seed:
     per_megapixel = float(np.median(before + after)) / (REFERENCE**2 / 1e6)
     return {
         "arch": arch,
+        "margin": stylizer.model.margin,
         "precision": stylizer.precision,
         "mode": mode,
         "height": height,

@@ -80,7 +80,11 @@ def main() -> None:
     times = interleaved(candidates, rounds=options.rounds, warmup=options.warmup)
     for name, measured in times.items():
         rate = {"images_per_second": round(options.batch_size / measured.median, 3)}
-        made = settings if name == "step" else {**settings, "arch": "2016", "precision": "float32"}
+        made = (
+            settings
+            if name == "step"
+            else {**settings, "arch": "2016", "precision": "float32", "margin": 0}
+        )
         emit("train_step", name, measured.summary() | rate, **made)
     if options.reference:
         ours, plain = times["step"].summary(), times["reference"].summary()

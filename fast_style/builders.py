@@ -59,7 +59,6 @@ _FREE_KEYS = {
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
     "grid_weight": "it holds from here on",
-    "margin": "it holds from here on",
     "precision": "",
     "xla": "",
 }

@@ -77,7 +77,7 @@ class Model:
     @property
     def margin(self) -> int:
         """The run's `margin`, which pictures are stylized with; 0 where nothing says so."""
-        return int(self.metadata.get("config", {}).get("margin", 0))
+        return self.metadata.get("config", {}).get("margin", 0)
 
     @property
     def label(self) -> str:

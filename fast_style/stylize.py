@@ -158,7 +158,7 @@ class Stylizer:
         if out is not None:
             raise ValueError("out: expected none for a list of pictures")
         results: list[Any] = [None] * len(image)
-        for indices in _batches(image):
+        for indices in _batches(image, self.model.margin):
             batch = [image[index] for index in indices]
             styled = self._some(batch, mix, options, before_tile)
             for index, result in zip(indices, styled, strict=True):
@@ -258,7 +258,7 @@ class Stylizer:
             thumbnails = [grained(resized(photo, *size), options.grain) for photo in plain]
             self._fast(photos, thumbnails, targets, mix, fast_side, before_tile)
             return
-        if tile == "auto" and not fits_whole(height, width, channels=self.model.width):
+        if tile == "auto" and not self._fits_whole(height, width):
             self._exact(photos, targets, mix, _AUTO_TILE, before_tile)
             return
         try:
@@ -272,6 +272,11 @@ class Stylizer:
             return
         for picture, target in zip(styled, targets, strict=True):
             target[:] = pixels_like(picture, target.dtype)
+
+    def _fits_whole(self, height: int, width: int) -> bool:
+        """Whether memory suffices for a picture of that size, and for its margin."""
+        around = 2 * self.model.margin
+        return fits_whole(height + around, width + around, channels=self.model.width)
 
     def _exact(
         self,
@@ -358,15 +363,15 @@ def _is_flat(image: np.ndarray) -> bool:
     return bool((first == first[0]).all()) and all((row == first).all() for row in image)
 
 
-def _batches(images: list[np.ndarray]) -> list[list[int]]:
-    """Groups pictures of one shape and type, up to `_BATCH_PIXELS` together; gives indices."""
+def _batches(images: list[np.ndarray], margin: int) -> list[list[int]]:
+    """Groups pictures of one shape and type, up to `_BATCH_PIXELS` with margins; gives indices."""
     alike: dict[Any, list[int]] = {}
     for index, image in enumerate(images):
         _check(image)
         alike.setdefault((image.shape, image.dtype), []).append(index)
     batches = []
     for (shape, _), indices in alike.items():
-        count = max(_BATCH_PIXELS // (shape[0] * shape[1]), 1)
+        count = max(_BATCH_PIXELS // ((shape[0] + 2 * margin) * (shape[1] + 2 * margin)), 1)
         batches += [indices[i : i + count] for i in range(0, len(indices), count)]
     return batches
 

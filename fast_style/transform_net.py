@@ -115,8 +115,10 @@ def transform(
       [N, H, W, 3] float32 RGB in 0..255, the size of `images`.
 
     Raises:
-      ValueError: If `arch` is unknown.
+      ValueError: If `arch` is unknown, or `margin` no multiple of 4.
     """
+    if margin % 4:
+        raise ValueError(f"margin: expected a multiple of 4, got {margin}")
     return architecture(arch).forward(weights, images, style_weights, tf.as_dtype(dtype), margin)
 
 

@@ -55,7 +55,8 @@ def johnson(styles: int = 1, *, naming: str = "candy", margin: int = 4) -> Model
 
 def slim2016() -> Model:
     """The 2016 net, which has one width."""
-    return Model("slim2016", 1.0, STYLES[:1], random_weights("slim2016"))
+    metadata = {"config": {"margin": 4}}
+    return Model("slim2016", 1.0, STYLES[:1], random_weights("slim2016"), metadata)
 
 
 def stylize_eagerly(model: Model, images: np.ndarray) -> np.ndarray:

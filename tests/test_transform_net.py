@@ -63,6 +63,11 @@ def test_johnson_equals_the_independent_implementation(
     assert relative_error(got.numpy(), expected) < 1e-4
 
 
+def test_a_margin_is_a_multiple_of_4() -> None:
+    with pytest.raises(ValueError, match="margin: expected a multiple of 4, got 6"):
+        transform_net.transform("johnson", {}, tf.zeros([1, 16, 16, 3]), tf.ones([1, 1]), margin=6)
+
+
 @pytest.mark.parametrize("arch", transform_net.ARCHITECTURES)
 def test_a_margin_is_cropped_off(arch: str) -> None:
     weights = transform_net.init_weights(arch, width=0.25 if arch == "johnson" else 1.0, seed=3)
