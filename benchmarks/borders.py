@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from common import emit
@@ -44,7 +43,7 @@ def main() -> None:
             mix = net.one_style(name)
             styled = [net.stylize(photo, style_weights=mix) for photo in photos]
             found = lines(styled)
-            emit("borders", str(Path(path)), found, style=name, margin=net.model.margin, **settings)
+            emit("borders", path, found, style=name, **settings)
 
 
 def lines(pictures: Sequence[np.ndarray]) -> dict[str, float]:

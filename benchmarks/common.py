@@ -149,26 +149,6 @@ def run_default(key: str) -> Any:
     return next(field.default for field in dataclasses.fields(RunConfig) if field.name == key)
 
 
-def shipped_margin(arch: str) -> int:
-    """Returns the margin that nets of an architecture have by the files in `conf/`."""
-    from fast_style.config import load_config
-
-    config = load_config(Path(__file__).resolve().parent.parent / "conf/candy.yml")
-    return config.margin if arch == config.arch else 0
-
-
-def random_model(
-    arch: str = "johnson", *, width: float = 1.0, seed: int = 0, margin: int | None = None
-) -> Any:
-    """Returns an untrained `Model` of one style; without a margin, it has `shipped_margin`."""
-    from fast_style.checkpoints import Model
-    from fast_style.transform_net import init_weights
-
-    weights = init_weights(arch, width=width, seed=seed)
-    metadata = {"config": {"margin": shipped_margin(arch) if margin is None else margin}}
-    return Model(arch, width, ("untrained",), weights, metadata)
-
-
 def random_vgg16(seed: int) -> dict[str, np.ndarray]:
     """Returns random weights of VGG16 to conv4_3 under TF-Slim's names.
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import peak_mb, random_model
+from common import peak_mb
 from PIL import Image
 
 from fast_style.data import find_photos
@@ -64,13 +64,15 @@ def main() -> None:
     import_tensorflow()
     import tensorflow as tf
 
-    from fast_style.checkpoints import load_model
+    from fast_style.checkpoints import Model, load_model
     from fast_style.stylize import Stylizer
+    from fast_style.transform_net import init_weights
 
     if options.model:
         model = load_model(options.model)
     else:
-        model = random_model(width=options.width, seed=options.seed)
+        weights = init_weights("johnson", width=options.width, seed=options.seed)
+        model = Model("johnson", options.width, ("untrained",), weights, {})
     stylizer = Stylizer(model, precision=options.precision)
 
     def net(images: list[np.ndarray]) -> list[np.ndarray]:
@@ -111,7 +113,6 @@ def main() -> None:
         "share_of_bare_by_round": [round(ratio, 3) for ratio in ratios],
         "peak_memory_mb": round(peak_mb()),
         "arch": model.arch,
-        "margin": model.margin,
         "precision": stylizer.precision,
         "device": "GPU" if gpus else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
         "tensorflow": tf.__version__,

@@ -205,7 +205,7 @@ def _overrides(options: argparse.Namespace, settings: dict[str, Any]) -> list[st
 # What a step costs depends on these keys, not on how fast it learns.
 _COSTLY = (
     *("batch_size", "image_size", "width", "precision", "arch", "loss_model", "optimizer"),
-    *("gradient_clip", "consistency_weight", "grid_weight", "margin"),
+    *("gradient_clip", "consistency_weight", "grid_weight", "border_weight"),
 )
 
 

@@ -15,15 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common import (
-    Times,
-    common_arguments,
-    emit,
-    interleaved,
-    random_model,
-    random_photos,
-    set_threads,
-)
+from common import Times, common_arguments, emit, interleaved, random_photos, set_threads
 
 if TYPE_CHECKING:
     from fast_style.checkpoints import Model
@@ -41,12 +33,14 @@ def main() -> None:
     threads = options.threads or os.cpu_count() or 1
     set_threads(threads)
 
-    from fast_style.checkpoints import load_model
+    from fast_style.checkpoints import Model, load_model
+    from fast_style.transform_net import init_weights
 
     if options.model:
         model = load_model(options.model)
     else:
-        model = random_model(options.arch, seed=options.seed)
+        weights = init_weights(options.arch, seed=options.seed)
+        model = Model(options.arch, 1.0, ("random",), weights)
     with tempfile.TemporaryDirectory() as folder:
         runs = runtimes(model, Path(folder), threads)
         first = np.eye(1, len(model.style_names), dtype=np.float32)[0]
@@ -60,13 +54,7 @@ def main() -> None:
                 rounds=options.rounds,
                 warmup=options.warmup,
             )
-            settings = {
-                "size": size,
-                "arch": model.arch,
-                "width": model.width,
-                "margin": model.margin,
-                "threads": threads,
-            }
+            settings = {"size": size, "arch": model.arch, "width": model.width, "threads": threads}
             for name, measured in times.items():
                 emit("runtimes", name, measured.summary(), **settings)
             for name in times:

@@ -20,7 +20,6 @@ from common import (
     interleaved,
     run_default,
     set_threads,
-    shipped_margin,
     training_objective,
     wait,
 )
@@ -49,7 +48,6 @@ def main() -> None:
     size, batch = options.image_size, options.batch_size
     objective, photos = training_objective(options, precision)
     styles = np.ones((batch, 1), np.float32)
-    margin = shipped_margin("johnson")
     watched_state, bare_state = (
         TrainState(init_weights("johnson", seed=options.seed)) for _ in range(2)
     )
@@ -62,7 +60,6 @@ def main() -> None:
             learning_rate=run_default("learning_rate"),
             image_size=size,
             gradient_clip=run_default("gradient_clip"),
-            margin=margin,
         ),
         batch_size=batch,
     )
@@ -77,12 +74,7 @@ def main() -> None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(bare_state.weights)
             styled = transform(
-                "johnson",
-                bare_state.weights,
-                pictures,
-                tf.constant(styles),
-                dtype=precision,
-                margin=margin,
+                "johnson", bare_state.weights, pictures, tf.constant(styles), dtype=precision
             )
             total = objective.score(styled, pictures, tf.constant(styles))[tags.TOTAL]
         gradients: dict[str, Any] = tape.gradient(total, bare_state.weights)
@@ -95,12 +87,7 @@ def main() -> None:
         rounds=options.rounds,
         warmup=options.warmup,
     )
-    settings = {
-        "precision": precision,
-        "image_size": size,
-        "batch_size": batch,
-        "margin": margin,
-    }
+    settings = {"precision": precision, "image_size": size, "batch_size": batch}
     found = {name: value.summary() for name, value in times.items()}
     for name, summary in found.items():
         emit("safety_cost", f"step, {name}", summary, **settings)

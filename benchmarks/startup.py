@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Times, common_arguments, emit, random_model, random_photos
+from common import Times, common_arguments, emit, random_photos
 from PIL import Image
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -31,12 +31,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
 
-    from fast_style.checkpoints import save_model
+    from fast_style.checkpoints import Model, save_model
+    from fast_style.transform_net import init_weights
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model, photo = folder / "model.safetensors", folder / "photo.jpg"
-        save_model(model, random_model())
+        save_model(model, Model("johnson", 1.0, ("random",), init_weights("johnson"), {}))
         Image.fromarray(random_photos(1, options.size, options.seed)[0]).save(photo)
         eval_py = [str(_ROOT / "eval.py"), "--model", str(model), "--image", str(photo)]
         commands = {

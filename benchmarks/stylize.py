@@ -9,15 +9,7 @@ import argparse
 from typing import Any
 
 import numpy as np
-from common import (
-    common_arguments,
-    emit,
-    interleaved,
-    random_model,
-    random_photos,
-    set_threads,
-    wait,
-)
+from common import common_arguments, emit, interleaved, random_photos, set_threads, wait
 
 
 def main() -> None:
@@ -26,17 +18,20 @@ def main() -> None:
     common_arguments(parser, rounds=11)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], metavar="PX")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--margin", type=int, metavar="PX", help="default: as in conf/")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--reference", action="store_true", help="the plain float32 net, in turns")
     parser.add_argument("--profile", action="store_true", help="where the time of a picture goes")
     options = parser.parse_args()
     set_threads(options.threads)
 
+    from fast_style.checkpoints import Model
     from fast_style.stylize import Stylizer
+    from fast_style.transform_net import init_weights
 
-    untrained = random_model(width=options.width, seed=options.seed, margin=options.margin)
-    model = Stylizer(untrained, precision=options.precision)
+    weights = init_weights("johnson", width=options.width, seed=options.seed)
+    model = Stylizer(
+        Model("johnson", options.width, ("random",), weights), precision=options.precision
+    )
     plain = None
     if options.reference:
         import reference
@@ -48,16 +43,9 @@ def main() -> None:
         if plain is not None:
             candidates["reference"] = lambda photo=photo, plain=plain: wait(plain(photo[None]))
         times = interleaved(candidates, rounds=options.rounds, warmup=options.warmup)
-        settings = {
-            "size": size,
-            "width": options.width,
-            "margin": untrained.margin,
-            "precision": model.precision,
-        }
+        settings = {"size": size, "width": options.width, "precision": model.precision}
         for name, measured in times.items():
-            made = (
-                settings if name == "picture" else {**settings, "precision": "float32", "margin": 0}
-            )
+            made = settings if name == "picture" else {**settings, "precision": "float32"}
             emit("stylize", name, measured.summary(), **made)
         if plain is not None:
             ours, theirs = times["picture"].summary(), times["reference"].summary()

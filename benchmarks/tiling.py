@@ -20,7 +20,7 @@ import tempfile
 import time
 
 import numpy as np
-from common import peak_mb, random_model
+from common import peak_mb
 
 LARGEST_WHOLE = 4096
 REFERENCE = 1024
@@ -55,10 +55,13 @@ def measure(arch: str, precision: str, mode: str, height: int, width: int, seed:
     """Times one case in this process."""
     import tensorflow as tf
 
+    from fast_style.checkpoints import Model
     from fast_style.hardware import describe_device
     from fast_style.stylize import Stylizer
+    from fast_style.transform_net import init_weights
 
-    stylizer = Stylizer(random_model(arch, seed=seed), precision=precision)
+    model = Model(arch, 1.0, ("style",), init_weights(arch, seed=seed), {})
+    stylizer = Stylizer(model, precision=precision)
     name, _, side = mode.partition(":")
     tile = {"whole": "off", "exact": int(side or 512), "fast": ("fast", int(side or 1024))}[name]
     small = picture(REFERENCE, REFERENCE, seed)
@@ -82,7 +85,6 @@ def measure(arch: str, precision: str, mode: str, height: int, width: int, seed:
     per_megapixel = float(np.median(before + after)) / (REFERENCE**2 / 1e6)
     return {
         "arch": arch,
-        "margin": stylizer.model.margin,
         "precision": stylizer.precision,
         "mode": mode,
         "height": height,

@@ -24,7 +24,6 @@ from common import (
     random_photos,
     run_default,
     set_threads,
-    shipped_margin,
     training_objective,
     vgg16_file,
     wait,
@@ -39,7 +38,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--arch", default="johnson")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--margin", type=int, metavar="PX", help="default: as in conf/")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--loss-model-file", help="VGG16's weights (default: random ones)")
     parser.add_argument("--reference", action="store_true", help="the plain float32 step, in turns")
@@ -50,15 +48,12 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory, in a child process")
     parser.add_argument("--peak-of", choices=["ours", "reference"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.margin is None:
-        options.margin = shipped_margin(options.arch)
     set_threads(options.threads)
     if options.peak_of:
         print(_peak_megabytes(options))
         return
     settings = {
-        name: getattr(options, name)
-        for name in ("image_size", "batch_size", "arch", "width", "margin")
+        name: getattr(options, name) for name in ("image_size", "batch_size", "arch", "width")
     }
     began, cpu = time.perf_counter(), time.process_time()
     step, _, precision = _ours(options)
@@ -80,11 +75,7 @@ def main() -> None:
     times = interleaved(candidates, rounds=options.rounds, warmup=options.warmup)
     for name, measured in times.items():
         rate = {"images_per_second": round(options.batch_size / measured.median, 3)}
-        made = (
-            settings
-            if name == "step"
-            else {**settings, "arch": "2016", "precision": "float32", "margin": 0}
-        )
+        made = settings if name == "step" else {**settings, "arch": "2016", "precision": "float32"}
         emit("train_step", name, measured.summary() | rate, **made)
     if options.reference:
         ours, plain = times["step"].summary(), times["reference"].summary()
@@ -136,7 +127,6 @@ def _ours(options: argparse.Namespace) -> tuple[Callable[[], object], Any, str]:
             learning_rate=run_default("learning_rate"),
             image_size=options.image_size,
             gradient_clip=run_default("gradient_clip"),
-            margin=options.margin,
         ),
         batch_size=options.batch_size,
     )

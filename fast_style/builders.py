@@ -59,6 +59,7 @@ _FREE_KEYS = {
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
     "grid_weight": "it holds from here on",
+    "border_weight": "it holds from here on",
     "precision": "",
     "xla": "",
 }
@@ -183,7 +184,7 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
         gradient_clip=config.gradient_clip,
         consistency_weight=config.consistency_weight,
         grid_weight=config.grid_weight,
-        margin=config.margin,
+        border_weight=config.border_weight,
         seed=config.seed,
         xla=config.xla,
     )

@@ -27,7 +27,7 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from fast_style.config import MAX_MARGIN, START
+from fast_style.config import START
 from fast_style.errors import FastStyleError, ModelError
 from fast_style.files import (
     atomic_path,
@@ -73,11 +73,6 @@ class Model:
     weights: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: Path = Path()
-
-    @property
-    def margin(self) -> int:
-        """The run's `margin`, which pictures are stylized with; 0 where nothing says so."""
-        return self.metadata.get("config", {}).get("margin", 0)
 
     @property
     def label(self) -> str:
@@ -443,9 +438,6 @@ def _checked_model(
         raise _damaged(source, f"its style names are {style_names!r}")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config", {}), dict):
         raise _damaged(source, "its metadata is not a table")
-    margin = metadata.get("config", {}).get("margin", 0)
-    if type(margin) is not int or margin not in range(0, MAX_MARGIN + 1, 4):
-        raise _damaged(source, f"its margin is {margin!r}")
     try:
         wanted = architecture(arch).shapes(float(width), len(style_names))
     except ValueError as error:

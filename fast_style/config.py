@@ -26,7 +26,6 @@ from fast_style.loss_models import (
 
 # A net of eight styles that comes along, of arch johnson and width 1.
 START = "pretrained/johnson.safetensors"
-MAX_MARGIN = 256
 
 # The rows of `transform_net.ARCHITECTURES`, without importing TensorFlow.
 ARCHITECTURES = ("johnson", "slim2016")
@@ -128,8 +127,7 @@ class RunConfig:
       content_weight: Weight of the content loss.
       tv_weight: Weight of the total variation loss.
       grid_weight: Weight of the grid loss (see `losses.grid_loss`); 0: it is not computed.
-      margin: Pixels that the transform net sees photos mirrored by at each side, beyond those of
-        its architecture, in training and later; cropped off its picture. A multiple of 4.
+      border_weight: Weight of the border loss (see `losses.border_loss`); 0: it is not computed.
       consistency_weight: Weight of the consistency loss (see `consistency`); 0: it is not computed.
       loss_model: One of `loss_models.LOSS_MODELS`.
       loss_model_file: Path of its weights; '' stands for `loss_models.default_weights_file`.
@@ -178,7 +176,7 @@ class RunConfig:
     content_weight: Annotated[float, checks.number()] = 1.0
     tv_weight: Annotated[float, checks.number()] = 0.0
     grid_weight: Annotated[float, checks.number()] = 0.0
-    margin: Annotated[int, checks.whole(0)] = 0
+    border_weight: Annotated[float, checks.number()] = 0.0
     consistency_weight: Annotated[float, checks.number()] = 0.0
     loss_model: Annotated[str, checks.choice(*LOSS_MODELS)] = "vgg_16"
     loss_model_file: Annotated[str, checks.path] = ""
@@ -310,13 +308,6 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 f"style_size: expected at least 64 with small_first, got {style_size}; change it "
                 "or remove small_first",
             )
-
-    margin = values.get("margin")
-    if margin is not None and margin not in range(0, MAX_MARGIN + 1, 4):
-        yield Problem(
-            frozenset({"margin"}),
-            f"margin: expected a multiple of 4 up to {MAX_MARGIN}, got {margin}; 16 is usual",
-        )
 
     if values.get("arch") == "slim2016":
         width = values.get("width")

@@ -19,6 +19,8 @@ GRID_PERIOD = 4
 """Pixels after which what a net makes of a flat photo repeats: 2 for each halving of the sides."""
 
 _GRID_WINDOW = 32  # pixels at least; grids differ from place to place, as photos do
+_BORDER_LINES = 8  # pixels from the border that lines lie in
+_BORDER_INSIDE = 24  # pixels from the border to which what they are compared with reaches
 
 
 def gram_matrix(features: tf.Tensor, metric: tf.Tensor | None = None) -> tf.Tensor:
@@ -204,3 +206,37 @@ def grid_loss(images: tf.Tensor) -> tf.Tensor:
     )
     phases = tf.reduce_mean(folded, [2, 5])
     return tf.reduce_mean(tf.math.reduce_variance(phases, [2, 4]))
+
+
+def border_loss(styled: tf.Tensor, photos: tf.Tensor) -> tf.Tensor:
+    """Returns how strong lines along the borders are that the photos do not have.
+
+    Loss networks pad with zeros, which makes features near a picture's border unlike those inside.
+    Style losses reward a net for painting against it: lines along the borders, the same in every
+    picture.
+
+    With r[k] the mean colour of the k-th row or column from a border, and R that of those from the
+    8th to the 24th, it is the mean over pictures, borders, the eight outermost rows or columns and
+    channels of the square of (r[k] - R) of the styled picture less that of the photo.
+
+    Args:
+      styled: [N, H, W, 3] float32 0..255; H and W at least 24.
+      photos: [N, H, W, 3], any number type, 0..255.
+
+    Returns:
+      Scalar float32, in squared levels.
+    """
+    ours, theirs = (_border_steps(tf.cast(pictures, tf.float32)) for pictures in (styled, photos))
+    return tf.reduce_mean(tf.square(ours - theirs))
+
+
+def _border_steps(images: tf.Tensor) -> tf.Tensor:
+    """Returns how the outermost rows and columns differ from those further inside, [4 N, 8, 3]."""
+    steps = []
+    for along in (2, 1):
+        means = tf.reduce_mean(images, along)
+        for from_border in (means, means[:, ::-1]):
+            inside = from_border[:, _BORDER_LINES:_BORDER_INSIDE]
+            inside = tf.reduce_mean(inside, 1, keepdims=True)
+            steps.append(from_border[:, :_BORDER_LINES] - inside)
+    return tf.concat(steps, 0)

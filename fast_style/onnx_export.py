@@ -166,7 +166,7 @@ class _Net:
     def __init__(self, graph: _Graph, model: Model) -> None:
         self._graph = graph
         self._model = model
-        self._net: NetStages = net_stages(model.arch, model.margin)
+        self._net: NetStages = net_stages(model.arch)
 
     def build(self) -> str:
         """Returns the name of the stylized pictures, uint8 [N, H, W, 3]."""

@@ -27,7 +27,7 @@ def plain_stylize(
     Returns:
       uint8 [1, H, W, 3].
     """
-    net = net_stages(model.arch, model.margin)
+    net = net_stages(model.arch)
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     x = tf.gather(images, _source_positions(net, height), axis=1)
     x = tf.gather(x, _source_positions(net, width), axis=2)

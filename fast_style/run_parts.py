@@ -18,7 +18,7 @@ class RunPart:
     """Some steps of a run.
 
     Attributes:
-      config: The run's configuration, but with the sizes, style weights and margin of this part.
+      config: The run's configuration, but with the sizes and style weights of this part.
       stop_step: The step at which it ends, exclusive.
     """
 
@@ -34,9 +34,6 @@ def small_steps(config: RunConfig, steps: int) -> int:
 def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
     """Returns the parts of a run in order; without `small_first` there is one.
 
-    Small pictures have no margin, which would cost them a quarter of their speed, unless they are
-    all there is: lines that a net learns without one are cropped off by the margin that follows.
-
     Args:
       config: The run.
       steps: Of the whole run.
@@ -45,10 +42,7 @@ def run_parts(config: RunConfig, steps: int) -> tuple[RunPart, ...]:
     whole = RunPart(config, steps)
     if not small:
         return (whole,)
-    half = at_image_size(config, config.image_size // 2)
-    if small < steps:
-        half = dataclasses.replace(half, margin=0)
-    return (RunPart(half, small), whole)
+    return (RunPart(at_image_size(config, config.image_size // 2), small), whole)
 
 
 def at_image_size(config: RunConfig, image_size: int) -> RunConfig:

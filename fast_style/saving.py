@@ -44,7 +44,6 @@ class RunWriter:
       style_names: One per style.
       style_pictures: uint8 [H, W, 3] each, as training sees them.
       precision: What the net computes in.
-      margin: The run's.
       description: How the run is made, JSON-able, for checkpoints and the model file.
       preview: uint8 [H, W, 3], the photo that is styled at each checkpoint.
       keep_checkpoints: How many of the newest remain.
@@ -57,7 +56,6 @@ class RunWriter:
     style_names: tuple[str, ...]
     style_pictures: Sequence[np.ndarray]
     precision: str
-    margin: int
     description: Mapping[str, Any]
     preview: np.ndarray
     keep_checkpoints: int
@@ -163,9 +161,7 @@ class RunWriter:
         photo_marks, *style_marks = self._marks
         for index, (name, marks) in enumerate(zip(self.style_names, style_marks, strict=True)):
             choice = tf.one_hot([index], styles)
-            pixels = stylize_batch(
-                self.arch, state.weights, photo, choice, self.precision, margin=self.margin
-            )
+            pixels = stylize_batch(self.arch, state.weights, photo, choice, self.precision)
             styled.append(pixels[0].numpy())
             faults = picture_faults(photo_marks, marks_of(styled[-1]), marks)
             if faults:

@@ -11,7 +11,7 @@ Words: a map's *grid* is its positions as its convolution gives them. Maps in th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -154,15 +154,14 @@ def reflected(positions: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(around, 2 * (size - 1) - around) if size > 1 else np.zeros_like(around)
 
 
-def net_stages(arch: str, margin: int = 0) -> NetStages:
-    """Returns an architecture as a sequence, with the margin of `transform_net.transform`.
+def net_stages(arch: str) -> NetStages:
+    """Returns an architecture as a sequence.
 
     Raises:
       ValueError: If `arch` is unknown.
     """
     architecture(arch)
-    net = _NETS[arch]
-    return replace(net, border=net.border + margin, crop=net.crop + margin)
+    return _NETS[arch]
 
 
 def _johnson() -> NetStages:

@@ -158,7 +158,7 @@ class Stylizer:
         if out is not None:
             raise ValueError("out: expected none for a list of pictures")
         results: list[Any] = [None] * len(image)
-        for indices in _batches(image, self.model.margin):
+        for indices in _batches(image):
             batch = [image[index] for index in indices]
             styled = self._some(batch, mix, options, before_tile)
             for index, result in zip(indices, styled, strict=True):
@@ -258,7 +258,7 @@ class Stylizer:
             thumbnails = [grained(resized(photo, *size), options.grain) for photo in plain]
             self._fast(photos, thumbnails, targets, mix, fast_side, before_tile)
             return
-        if tile == "auto" and not self._fits_whole(height, width):
+        if tile == "auto" and not fits_whole(height, width, channels=self.model.width):
             self._exact(photos, targets, mix, _AUTO_TILE, before_tile)
             return
         try:
@@ -272,11 +272,6 @@ class Stylizer:
             return
         for picture, target in zip(styled, targets, strict=True):
             target[:] = pixels_like(picture, target.dtype)
-
-    def _fits_whole(self, height: int, width: int) -> bool:
-        """Whether memory suffices for a picture of that size, and for its margin."""
-        around = 2 * self.model.margin
-        return fits_whole(height + around, width + around, channels=self.model.width)
 
     def _exact(
         self,
@@ -363,15 +358,15 @@ def _is_flat(image: np.ndarray) -> bool:
     return bool((first == first[0]).all()) and all((row == first).all() for row in image)
 
 
-def _batches(images: list[np.ndarray], margin: int) -> list[list[int]]:
-    """Groups pictures of one shape and type, up to `_BATCH_PIXELS` with margins; gives indices."""
+def _batches(images: list[np.ndarray]) -> list[list[int]]:
+    """Groups pictures of one shape and type, up to `_BATCH_PIXELS` together; gives indices."""
     alike: dict[Any, list[int]] = {}
     for index, image in enumerate(images):
         _check(image)
         alike.setdefault((image.shape, image.dtype), []).append(index)
     batches = []
     for (shape, _), indices in alike.items():
-        count = max(_BATCH_PIXELS // ((shape[0] + 2 * margin) * (shape[1] + 2 * margin)), 1)
+        count = max(_BATCH_PIXELS // (shape[0] * shape[1]), 1)
         batches += [indices[i : i + count] for i in range(0, len(indices), count)]
     return batches
 
@@ -431,9 +426,7 @@ def make_stylize_function(
     )
     def run(images: tf.Tensor, style_weights: tf.Tensor) -> tf.Tensor:
         weights = {name: tf.constant(value) for name, value in model.weights.items()}
-        return stylize_batch(
-            model.arch, weights, images, style_weights, precision, margin=model.margin
-        )
+        return stylize_batch(model.arch, weights, images, style_weights, precision)
 
     return run
 
@@ -444,8 +437,6 @@ def stylize_batch(
     images: tf.Tensor,
     style_weights: tf.Tensor,
     precision: str,
-    *,
-    margin: int = 0,
 ) -> tf.Tensor:
     """Stylizes whole pictures of any size, as a user gets them.
 
@@ -455,7 +446,6 @@ def stylize_batch(
       images: uint8, or float32 in 0..255, [N, H, W, 3], H and W at least 1.
       style_weights: [N, S] float32.
       precision: 'float32' or 'bfloat16'.
-      margin: The net's; see `transform_net.transform`.
 
     Returns:
       The type and shape of `images`; uint8 is rounded to the nearest level.
@@ -464,7 +454,7 @@ def stylize_batch(
     # Pictures below the net's least size are reflected up to it, and cut back afterwards.
     missing = tf.maximum(MIN_SIZE - shape[1:3], 0)
     enlarged = pad_image(images, 0, (missing[0], missing[1]))
-    styled = transform(arch, weights, enlarged, style_weights, dtype=precision, margin=margin)
+    styled = transform(arch, weights, enlarged, style_weights, dtype=precision)
     styled = styled[:, : shape[1], : shape[2]]
     if images.dtype == tf.uint8:
         styled = tf.cast(tf.round(styled), tf.uint8)

@@ -343,6 +343,7 @@ def terms_line(losses: Mapping[str, float]) -> str:
             ("style", tags.WEIGHTED_STYLE),
             ("tv", tags.WEIGHTED_VARIATION),
             ("grid", tags.WEIGHTED_GRID),
+            ("border", tags.WEIGHTED_BORDER),
             ("consistency", tags.WEIGHTED_CONSISTENCY),
             ("total", tags.TOTAL),
         )

@@ -114,7 +114,7 @@ class TiledNet:
           model: From `load_model`.
           precision: 'float32' or 'bfloat16', the type of features, also of those in files.
         """
-        self._net = net_stages(model.arch, model.margin)
+        self._net = net_stages(model.arch)
         self._weights = model.weights
         self._dtype = tf.as_dtype(precision)
         self._graphs = TileGraphs(self._net, self._weights, self._dtype)

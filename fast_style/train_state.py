@@ -16,7 +16,7 @@ from fast_style.checkpoints import FIRST_MOMENT, SECOND_MOMENT, STEP, tensor_pro
 from fast_style.consistency import consistency_loss
 from fast_style.errors import ModelError
 from fast_style.learning_rate import learning_rate_at
-from fast_style.losses import grid_loss
+from fast_style.losses import border_loss, grid_loss
 from fast_style.objective import Scorer
 from fast_style.optimizers import BETA_2, Slot, adam, beta_powers, muon
 from fast_style.replicas import Replicas
@@ -143,7 +143,7 @@ class StepSettings:
       gradient_clip: Longest gradient of each weight, in multiples of what is usual; none: no limit.
       consistency_weight: Weight of the consistency loss; 0: it is not computed.
       grid_weight: Weight of the grid loss; 0: it is not computed.
-      margin: The transform net's; see `transform_net.transform`.
+      border_weight: Weight of the border loss; 0: it is not computed.
       seed: Of the consistency loss's noise.
       xla: Compile everything but the update of the weights with XLA.
     """
@@ -159,7 +159,7 @@ class StepSettings:
     gradient_clip: float | None = None
     consistency_weight: float = 0.0
     grid_weight: float = 0.0
-    margin: int = 0
+    border_weight: float = 0.0
     seed: int = 0
     xla: bool = False
 
@@ -289,12 +289,7 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
     def compute(photos: tf.Tensor, style_weights: tf.Tensor, place: Any = None):
         def stylize(pictures: tf.Tensor) -> tf.Tensor:
             return transform(
-                settings.arch,
-                state.weights,
-                pictures,
-                style_weights,
-                dtype=settings.precision,
-                margin=settings.margin,
+                settings.arch, state.weights, pictures, style_weights, dtype=settings.precision
             )
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -311,6 +306,10 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
                 losses[tags.GRID] = grid_loss(styled)
                 losses[tags.WEIGHTED_GRID] = settings.grid_weight * losses[tags.GRID]
                 losses[tags.TOTAL] += losses[tags.WEIGHTED_GRID]
+            if settings.border_weight:
+                losses[tags.BORDER] = border_loss(styled, photos)
+                losses[tags.WEIGHTED_BORDER] = settings.border_weight * losses[tags.BORDER]
+                losses[tags.TOTAL] += losses[tags.WEIGHTED_BORDER]
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         return losses, styled, gradients
 
@@ -380,9 +379,7 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
     return learn
 
 
-def make_score(
-    state: TrainState, objective: Scorer, *, arch: str, precision: str, margin: int = 0
-) -> Any:
+def make_score(state: TrainState, objective: Scorer, *, arch: str, precision: str) -> Any:
     """Returns a compiled function (photo [1, H, W, 3] uint8, style weights [1, S]) -> losses."""
 
     @tf.function(
@@ -393,9 +390,7 @@ def make_score(
         autograph=False,
     )
     def score(photos: tf.Tensor, style_weights: tf.Tensor):
-        styled = transform(
-            arch, state.weights, photos, style_weights, dtype=precision, margin=margin
-        )
+        styled = transform(arch, state.weights, photos, style_weights, dtype=precision)
         return objective.score(styled, photos, style_weights)
 
     return score

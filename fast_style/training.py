@@ -170,7 +170,6 @@ def train(
                 style_names=tuple(style.name for style in config.style_specs),
                 style_pictures=pictures,
                 precision=precision,
-                margin=config.margin,
                 description=description,
                 preview=preview,
                 keep_checkpoints=config.keep_checkpoints,

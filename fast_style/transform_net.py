@@ -44,8 +44,7 @@ class Architecture:
     Attributes:
       shapes: (width, styles) -> {weight name: shape}.
       initial: (name, shape, generator) -> float32 array of that shape.
-      forward: (weights, images, style weights, compute type, margin) -> styled images; the margin
-        is that of `transform`.
+      forward: (weights, images, style weights, compute type) -> styled images.
       flat_pixel: (weights, style weights [S]) -> float64 [3]: what a picture of one colour becomes,
         whichever it is. The first norm takes the colour out; behind each norm is its offset.
       inner_kernel: Weight name -> whether it is a convolution's kernel other than the last, which
@@ -56,7 +55,7 @@ class Architecture:
 
     shapes: Callable[[float, int], dict[str, tuple[int, ...]]]
     initial: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray]
-    forward: Callable[[Weights, tf.Tensor, tf.Tensor, tf.DType, int], tf.Tensor]
+    forward: Callable[[Weights, tf.Tensor, tf.Tensor, tf.DType], tf.Tensor]
     flat_pixel: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
     inner_kernel: Callable[[str], bool]
     of_style: Callable[[str], bool]
@@ -96,7 +95,6 @@ def transform(
     style_weights: tf.Tensor,
     *,
     dtype: str = "float32",
-    margin: int = 0,
 ) -> tf.Tensor:
     """Stylizes pictures.
 
@@ -108,18 +106,14 @@ def transform(
       style_weights: [N, S] float32: how much of each style; rows usually sum to 1.
       dtype: 'float32' or 'bfloat16', the type of features. Weights, statistics of the norms and
         the result are float32.
-      margin: Mirrored pixels around each picture beyond the architecture's own, cropped at the end;
-        a multiple of 4.
 
     Returns:
       [N, H, W, 3] float32 RGB in 0..255, the size of `images`.
 
     Raises:
-      ValueError: If `arch` is unknown, or `margin` no multiple of 4.
+      ValueError: If `arch` is unknown.
     """
-    if margin % 4:
-        raise ValueError(f"margin: expected a multiple of 4, got {margin}")
-    return architecture(arch).forward(weights, images, style_weights, tf.as_dtype(dtype), margin)
+    return architecture(arch).forward(weights, images, style_weights, tf.as_dtype(dtype))
 
 
 def architecture(arch: str) -> Architecture:
@@ -180,7 +174,7 @@ def _johnson_initial(name: str, shape: tuple[int, ...], rng: np.random.Generator
 
 
 def _johnson(
-    weights: Weights, images: tf.Tensor, style_weights: tf.Tensor, dtype: tf.DType, margin: int
+    weights: Weights, images: tf.Tensor, style_weights: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
     def norm(x: tf.Tensor, name: str, relu: bool = False) -> tf.Tensor:
         scale = tf.matmul(style_weights, weights[f"{name}/scale"])
@@ -191,13 +185,12 @@ def _johnson(
         return norm(x, name, relu=True)
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
-    border = BORDER + margin
     # Two halvings want multiples of 4; the excess is reflected too, and cropped at the end.
     after = (
-        border + 4 + tf.math.floormod(-height, 4),
-        border + 4 + tf.math.floormod(-width, 4),
+        BORDER + 4 + tf.math.floormod(-height, 4),
+        BORDER + 4 + tf.math.floormod(-width, 4),
     )
-    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, border + 4, after)
+    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, BORDER + 4, after)
     x = norm_relu(conv(tf.cast(x, dtype), weights["conv1/weight"]), "conv1")
     x = norm_relu(reflect_conv(x, weights["conv2/weight"], 2), "conv2")
     x = norm_relu(reflect_conv(x, weights["conv3/weight"], 2), "conv3")
@@ -211,7 +204,7 @@ def _johnson(
     x = conv(tf.nn.space_to_depth(x, 2), phase_kernel_9x9(weights["out/weight"]))
     bias = tf.tile(tf.matmul(style_weights, weights["out/bias"]), [1, 4])
     x = tf.nn.depth_to_space(tf.cast(x, tf.float32) + bias[:, None, None, :], 2)
-    x = crop_image(x, border - 4, border - 4, height, width)
+    x = crop_image(x, BORDER - 4, BORDER - 4, height, width)
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 
@@ -272,7 +265,7 @@ def _slim2016_learning_rate(name: str) -> float:
 
 
 def _slim2016(
-    weights: Weights, images: tf.Tensor, style_weights: tf.Tensor, dtype: tf.DType, margin: int
+    weights: Weights, images: tf.Tensor, style_weights: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
     del style_weights  # One style, nothing to blend.
 
@@ -288,8 +281,7 @@ def _slim2016(
         return tf.nn.depth_to_space(in_phases(norm_relu, y), 2)
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
-    border = BORDER + margin
-    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, border, (border, border))
+    x = pad_image(tf.cast(images, tf.float32) - RGB_MEANS, BORDER, (BORDER, BORDER))
     x = norm_relu(reflect_conv(tf.cast(x, dtype), weights["conv1/conv/weight"]))
     x = norm_relu(reflect_conv(x, weights["conv2/conv/weight"], 2))
     x = norm_relu(reflect_conv(x, weights["conv3/conv/weight"], 2))
@@ -301,7 +293,7 @@ def _slim2016(
     x = tf.nn.space_to_depth(pad(x, 4), 2)
     x = tf.nn.depth_to_space(conv(x, phase_kernel_9x9(weights["deconv3/conv/weight"])), 2)
     x = norm(tf.cast(x, tf.float32))
-    x = crop_image(x, border, border, height, width)
+    x = crop_image(x, BORDER, BORDER, height, width)
     return tf.ensure_shape(tanh_pixels(x), images.shape)
 
 

@@ -78,9 +78,7 @@ class HeldOut:
         """Takes uint8 [H, W, 3] photos; without any, nothing is ever scored."""
         self._photos = photos
         self._styles = len(config.style_specs)
-        self._score = make_score(
-            state, objective, arch=config.arch, precision=precision, margin=config.margin
-        )
+        self._score = make_score(state, objective, arch=config.arch, precision=precision)
 
     def score(self, stop: StopRequest) -> dict[str, float]:
         """Returns the mean losses, each style in turn; empty without photos or when stopped."""

@@ -46,24 +46,21 @@ def random_weights(
     return weights
 
 
-def johnson(styles: int = 1, *, naming: str = "candy", margin: int = 4) -> Model:
+def johnson(styles: int = 1, *, naming: str = "candy") -> Model:
     """The default net, an eighth as wide."""
     weights = random_weights("johnson", width=0.125, styles=styles)
-    metadata = {"config": {"naming": naming, "margin": margin}}
-    return Model("johnson", 0.125, STYLES[:styles], weights, metadata)
+    return Model("johnson", 0.125, STYLES[:styles], weights, {"config": {"naming": naming}})
 
 
 def slim2016() -> Model:
     """The 2016 net, which has one width."""
-    metadata = {"config": {"margin": 4}}
-    return Model("slim2016", 1.0, STYLES[:1], random_weights("slim2016"), metadata)
+    return Model("slim2016", 1.0, STYLES[:1], random_weights("slim2016"))
 
 
 def stylize_eagerly(model: Model, images: np.ndarray) -> np.ndarray:
     """float32 [N, H, W, 3] of a model of one style, without a graph."""
     weights = {name: tf.constant(value) for name, value in model.weights.items()}
-    mix = tf.ones([len(images), 1])
-    return transform(model.arch, weights, tf.constant(images), mix, margin=model.margin).numpy()
+    return transform(model.arch, weights, tf.constant(images), tf.ones([len(images), 1])).numpy()
 
 
 def rewrite_model(

@@ -69,10 +69,7 @@ def slim2016(weights: Mapping[str, np.ndarray], images: np.ndarray) -> np.ndarra
 
 
 def johnson(
-    weights: Mapping[str, np.ndarray],
-    images: np.ndarray,
-    style_weights: np.ndarray,
-    margin: int = 0,
+    weights: Mapping[str, np.ndarray], images: np.ndarray, style_weights: np.ndarray
 ) -> np.ndarray:
     """The default net: nearest x2 and 3x3 as such, one border around the picture."""
     w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
@@ -83,8 +80,7 @@ def johnson(
         offset = (style_weights @ w[f"{name}/offset"])[:, None, None, :]
         return normalize(x, 1e-5, scale, offset)
 
-    low = 14 + margin
-    borders = ((0, 0), (low, low + -height % 4), (low, low + -width % 4), (0, 0))
+    borders = ((0, 0), (14, 14 + -height % 4), (14, 14 + -width % 4), (0, 0))
     x = np.pad(images.astype(np.float64) - MEANS, borders, mode="reflect")
     x = relu(norm(convolve(x, w["conv1/weight"]), "conv1"))
     for name in ("conv2", "conv3"):
@@ -96,8 +92,7 @@ def johnson(
         x = relu(norm(reflect_convolve(enlarge(x, 2), w[f"{name}/weight"]), name))
     x = reflect_convolve(x, w["out/weight"]) + (style_weights @ w["out/bias"])[:, None, None, :]
     x = (np.tanh(x) + 1.0) * 127.5
-    crop = 10 + margin
-    return x[:, crop : crop + height, crop : crop + width]
+    return x[:, 10 : 10 + height, 10 : 10 + width]
 
 
 def vgg(

@@ -166,7 +166,7 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "warmup_steps": 0,
         "gradient_clip": 1.5,
         "grid_weight": 0.0,
-        "margin": 0,
+        "border_weight": 0.0,
         "consistency_weight": 0.0,
         "arch": "johnson",
         "width": 1.0,
@@ -225,7 +225,7 @@ def test_our_style_files_keep_the_ancestors_values_but_the_weight(
         learning_rate_schedule="cosine",
         warmup_steps=20,
         grid_weight=500.0,
-        margin=16,
+        border_weight=20.0,
         init_from=START,
     )
 
@@ -320,14 +320,6 @@ def test_half_the_size_has_to_be_a_size(sizes: dict[str, Any], problem: str) -> 
     RunConfig(**MINIMAL, **sizes)
     with pytest.raises(ConfigError, match=problem):
         RunConfig(**MINIMAL, **sizes, small_first=0.5)
-
-
-@pytest.mark.parametrize("margin", [6, 260])
-def test_a_margin_keeps_sides_divisible(margin: int) -> None:
-    assert RunConfig(**MINIMAL, margin=256).margin == 256
-    expected = f"margin: expected a multiple of 4 up to 256, got {margin}"
-    with pytest.raises(ConfigError, match=expected):
-        RunConfig(**MINIMAL, margin=margin)
 
 
 @pytest.mark.parametrize("text", ["", "# naming: candy\n", "---\n", "null\n"])
@@ -453,7 +445,7 @@ def test_every_missing_key_is_named() -> None:
         ("content_weight", float("nan"), "expected a finite number of at least 0, got .nan"),
         ("consistency_weight", -1, "expected a number of at least 0, got -1"),
         ("grid_weight", -1, "expected a number of at least 0, got -1"),
-        ("margin", 1.5, "expected a whole number of at least 0, got 1.5"),
+        ("border_weight", -1, "expected a number of at least 0, got -1"),
         ("tv_weight", float("-inf"), "expected a finite number of at least 0, got -.inf"),
         ("tv_weight", 10**400, "expected a number of at least 0, got a number of more than 19"),
         ("learning_rate", 0, "expected a number above 0, got 0"),
@@ -858,7 +850,7 @@ ROUND_TRIPS = {
         tv_weight=1e-20,
         consistency_weight=25,
         grid_weight=500,
-        margin=8,
+        border_weight=20,
         content_weight=1e22,
         precision="bfloat16",
         val_dataset="val",

@@ -223,6 +223,7 @@ def take_steps(count: int, **changes: Any) -> tuple[dict[str, np.ndarray], list[
 TERMS = [
     ("consistency_weight", "consistency_loss", tags.CONSISTENCY, tags.WEIGHTED_CONSISTENCY),
     ("grid_weight", "grid_loss", tags.GRID, tags.WEIGHTED_GRID),
+    ("border_weight", "border_loss", tags.BORDER, tags.WEIGHTED_BORDER),
 ]
 
 
@@ -286,6 +287,7 @@ def test_a_run_with_them_reports_the_terms_and_scores_held_out_photos_without(
         world.config(tmp_path, val_dataset=str(world.held_out), steps=2),
         consistency_weight=2.0,
         grid_weight=30.0,
+        border_weight=2.0,
     )
     with tiny.working_in(tmp_path):
         train(config, observer=Recorder())
@@ -297,7 +299,7 @@ def test_a_run_with_them_reports_the_terms_and_scores_held_out_photos_without(
         assert report.losses[tags.TOTAL] == pytest.approx(total, rel=1e-5)
     assert len(reports) == 2
     assert held_out and tags.TOTAL in held_out[0]
-    assert held_out[0].isdisjoint({tags.CONSISTENCY, tags.GRID})
+    assert held_out[0].isdisjoint({tags.CONSISTENCY, tags.GRID, tags.BORDER})
 
 
 def test_parts_of_a_batch_are_disturbed_as_in_the_whole() -> None:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from fast_style.losses import (
+    border_loss,
     content_layer_losses,
     gram_matrix,
     grid_loss,
@@ -366,3 +367,54 @@ def test_the_gradient_of_the_grid_loss_removes_a_grid_and_leaves_a_photo() -> No
     assert float(grid_loss(picture)) < 0.01 * before
     inner = np.s_[:, 4:-4, 4:-4]
     assert np.abs(picture.numpy()[inner] - clean.numpy()[inner]).mean() < 0.2 * np.abs(tile).mean()
+
+
+def border_by_loops(styled: np.ndarray, photos: np.ndarray) -> float:
+    """The formula of `border_loss`, border by border and row by row."""
+    found = []
+    for ours, theirs in zip(styled.astype(np.float64), photos.astype(np.float64), strict=True):
+        for turns, row, channel in np.ndindex(4, 8, 3):
+            steps = []
+            for picture in (ours, theirs):
+                turned = np.rot90(picture, turns)[..., channel]
+                steps.append(turned[row].mean() - turned[8:24].mean())
+            found.append((steps[0] - steps[1]) ** 2)
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("size", [(24, 31), (32, 32), (70, 47)])
+def test_the_border_loss_equals_the_formula_in_float64(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    styled = rng.uniform(0, 255, (2, *size, 3)).astype(np.float32)
+    photos = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    styled[0, :3] += 80.0
+    styled[1, :, -1] -= 50.0
+    np.testing.assert_allclose(
+        border_loss(tf.constant(styled), tf.constant(photos)),
+        border_by_loops(styled, photos),
+        rtol=TOLERANCE,
+    )
+
+
+def test_lines_count_where_the_photo_has_none() -> None:
+    photo = np.full((1, 64, 64, 3), 100.0, np.float32)
+    line = photo.copy()
+    line[:, :2] += 40.0
+    photo, line = tf.constant(photo), tf.constant(line)
+    # Two of 32 rows are off by 40, and the two ends of 16 columns a little.
+    assert float(border_loss(line, photo)) == pytest.approx(2 / 32 * 40.0**2, rel=0.05)
+    assert border_loss(line, line) == 0.0
+    assert border_loss(photo + 50.0, photo) == 0.0
+
+
+def test_the_gradient_of_the_border_loss_removes_a_line() -> None:
+    rng = np.random.default_rng(1)
+    photo = rng.normal(128.0, 30.0, (1, 48, 48, 3)).astype(np.float32)
+    picture = tf.Variable(tf.constant(photo))
+    picture[:, :, :2].assign(picture[:, :, :2] + 60.0)
+    for _ in range(50):
+        with tf.GradientTape() as tape:
+            loss = border_loss(tf.convert_to_tensor(picture), tf.constant(photo))
+        picture.assign_sub(1000.0 * tf.convert_to_tensor(tape.gradient(loss, picture)))
+    assert np.abs(picture[:, :, :2].numpy() - photo[:, :, :2]).mean() < 10.0
+    assert np.abs(picture[:, 24:, 24:].numpy() - photo[:, 24:, 24:]).mean() < 5.0

@@ -42,7 +42,7 @@ def settings(world: tiny.World, folder: Path, **changes: Any) -> dict[str, Any]:
         "val_dataset": str(world.held_out),
         "gradient_clip": 1.5,
         "grid_weight": 500.0,
-        "margin": 4,
+        "border_weight": 20.0,
     }
     return world.settings(folder, **run | changes)
 

@@ -38,14 +38,8 @@ def test_half_the_size_may_be_smaller_than_any_that_can_be_halved() -> None:
 
 
 def test_all_steps_can_be_on_small_pictures() -> None:
-    small, whole = run_parts(config(small_first=1.0, margin=16), 7)
+    small, whole = run_parts(config(small_first=1.0), 7)
     assert small.stop_step == whole.stop_step == 7
-    assert small.config.margin == 16
-
-
-def test_small_pictures_have_no_margin() -> None:
-    small, whole = run_parts(config(small_first=0.5, margin=16), 10)
-    assert (small.config.margin, whole.config.margin) == (0, 16)
 
 
 def test_each_of_several_styles_keeps_its_share() -> None:

@@ -16,7 +16,7 @@ import tiny
 import weight_files
 from nets import random_weights
 
-from fast_style import builders, saving, stylize, train_state, training
+from fast_style import builders, saving, train_state, training
 from fast_style import objective as tags
 from fast_style.builders import begin
 from fast_style.checkpoints import (
@@ -465,32 +465,6 @@ def test_a_run_from_before_a_key_may_take_it_up(world: tiny.World, tmp_path: Pat
     ]
 
 
-def test_a_run_keeps_the_margin_it_began_with(world: tiny.World, tmp_path: Path) -> None:
-    run_tiny(world, tmp_path, steps=1)
-    with pytest.raises(ConfigError, match=r"cannot resume(.|\n)*margin: was 0, now 16"):
-        run_tiny(world, tmp_path, steps=2, margin=16)
-
-
-def test_a_run_has_one_margin_but_for_its_small_pictures(
-    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    margins = {}
-    for module in (train_state, stylize):
-        seen = margins[module] = []
-
-        def transform_and_tell(*arguments: Any, margin: int, seen: list = seen, **rest: Any) -> Any:
-            seen.append(margin)
-            return transform(*arguments, margin=margin, **rest)
-
-        monkeypatch.setattr(module, "transform", transform_and_tell)
-    settings = {"image_size": 64, "small_first": 0.5, "val_dataset": str(world.held_out)}
-    run_tiny(world, tmp_path, margin=4, steps=2, **settings)
-    # Once for the step on small pictures; the other step and held-out photos; the preview.
-    assert sorted(margins[train_state])[:3] == [0, 4, 4]
-    assert set(margins[stylize]) == {4}
-    assert load_model(tmp_path / "models" / "tiny").margin == 4
-
-
 def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -827,10 +801,17 @@ def test_a_step_compiled_by_xla_is_the_same() -> None:
     for xla in (False, True):
         state, objective = _toy_state("johnson", 0.125)
         step = _compiled_step(
-            state, objective, "johnson", 1e-3, xla=xla, grid_weight=500.0, margin=4, image_size=76
+            state,
+            objective,
+            "johnson",
+            1e-3,
+            xla=xla,
+            grid_weight=500.0,
+            border_weight=20.0,
+            image_size=76,
         )
         losses, styled, halves = step(tf.constant(tiny.smooth_picture(76, 76, 0)[None]), [[1.0]])
-        assert losses[tags.WEIGHTED_GRID] > 0.0
+        assert losses[tags.WEIGHTED_GRID] > 0.0 < losses[tags.WEIGHTED_BORDER]
         found.append((losses, styled, halves))
         assert state.step.numpy() == 1
     for plain, compiled in zip(*found, strict=True):

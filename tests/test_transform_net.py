@@ -48,39 +48,16 @@ def test_slim2016_equals_the_independent_implementation(height: int, width: int)
     assert relative_error(got.numpy(), reference.slim2016(weights, images)) < 1e-4
 
 
-@pytest.mark.parametrize("margin", [0, 24])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_johnson_equals_the_independent_implementation(
-    height: int, width: int, margin: int
-) -> None:
+def test_johnson_equals_the_independent_implementation(height: int, width: int) -> None:
     weights = perturbed(transform_net.init_weights("johnson", width=0.25, styles=3, seed=3))
     images = photos(2, height, width)
     style_weights = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]], np.float32)
     got = transform_net.transform(
-        "johnson", weights, tf.constant(images), tf.constant(style_weights), margin=margin
+        "johnson", weights, tf.constant(images), tf.constant(style_weights)
     )
-    expected = reference.johnson(weights, images, style_weights.astype(np.float64), margin)
+    expected = reference.johnson(weights, images, style_weights.astype(np.float64))
     assert relative_error(got.numpy(), expected) < 1e-4
-
-
-def test_a_margin_is_a_multiple_of_4() -> None:
-    with pytest.raises(ValueError, match="margin: expected a multiple of 4, got 6"):
-        transform_net.transform("johnson", {}, tf.zeros([1, 16, 16, 3]), tf.ones([1, 1]), margin=6)
-
-
-@pytest.mark.parametrize("arch", transform_net.ARCHITECTURES)
-def test_a_margin_is_cropped_off(arch: str) -> None:
-    weights = transform_net.init_weights(arch, width=0.25 if arch == "johnson" else 1.0, seed=3)
-    # Mirror images of itself wherever it is mirrored: at 0, at -8, and so on.
-    rows, columns = (np.cos(np.pi / 8 * np.arange(-8, size + 8)) for size in (25, 33))
-    colours = np.array([100.0, 60.0, 30.0]) * (rows[:, None, None] + 0.5 * columns[None, :, None])
-    wider = (colours / 1.5 + 128.0).astype(np.float32)[None]
-    images = wider[:, 8:-8, 8:-8]
-    got, expected = (
-        transform_net.transform(arch, weights, tf.constant(x), tf.ones([1, 1]), margin=margin)
-        for x, margin in ((images, 8), (wider, 0))
-    )
-    np.testing.assert_allclose(got, expected[:, 8:-8, 8:-8], atol=0.02)
 
 
 def test_slim2016_has_the_ancestors_weights() -> None:
