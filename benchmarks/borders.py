@@ -1,6 +1,6 @@
 """Measures lines along the borders: `python benchmarks/borders.py --photos DIR MODEL...`.
 
-How far the mean colour of the outer two pixels is from that of the eighth to the 24th, over all
+How far the mean colour of the outer two pixels is from that of the 9th to the 24th, over all
 photos of a folder, cut to squares, and all styles of a net: a line that is there whatever the photo
 stands out, what photos have at one border or another averages out. In levels, of the colour in
 which it is most, at each side; 'photos' are the photos themselves. Prints one JSON line for each.

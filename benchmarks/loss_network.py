@@ -70,7 +70,9 @@ def _train(options: argparse.Namespace, loss_model: str, folder: Path) -> Path:
         "batch_size": options.batch_size,
         "steps": options.steps,
         "precision": options.precision,
-        "grid_weight": 0.0,  # What a loss network sees of grids is of interest.
+        # What a loss network sees of grids and borders is of interest.
+        "grid_weight": 0.0,
+        "border_weight": 0.0,
         "init_from": "null",  # What comes along was trained with vgg_mini.
         "checkpoint_every_steps": max(1, options.steps // STAGES),
         "keep_checkpoints": STAGES + 1,

@@ -209,15 +209,16 @@ def grid_loss(images: tf.Tensor) -> tf.Tensor:
 
 
 def border_loss(styled: tf.Tensor, photos: tf.Tensor) -> tf.Tensor:
-    """Returns how strong lines along the borders are that the photos do not have.
+    """Returns how far pictures are, along their borders, from differing from inside as photos do.
 
     Loss networks pad with zeros, which makes features near a picture's border unlike those inside.
     Style losses reward a net for painting against it: lines along the borders, the same in every
     picture.
 
-    With r[k] the mean colour of the k-th row or column from a border, and R that of those from the
-    8th to the 24th, it is the mean over pictures, borders, the eight outermost rows or columns and
-    channels of the square of (r[k] - R) of the styled picture less that of the photo.
+    With r[k] the mean colour of the k-th row or column from a border, k = 0 at the border itself,
+    and R the mean of r[8] to r[23], it is the mean over pictures, borders, k = 0 to 7 and channels
+    of the square of (r[k] - R) of the styled picture less that of the photo. What a style makes of
+    one photo's border counts, too; but only what is the same in every photo adds up in training.
 
     Args:
       styled: [N, H, W, 3] float32 0..255; H and W at least 24.

@@ -186,7 +186,8 @@ def make_train_step(
 
     With `consistency_weight`, the loss has the consistency of the net's answers as one more term,
     whose noise is a function of `seed` and the step; with `grid_weight`, what `losses.grid_loss`
-    says of them. Without, the terms are not computed.
+    says of them; with `border_weight`, what `losses.border_loss` says of them and the photos.
+    Without, the terms are not computed.
 
     With `xla`, everything but the update of the weights is compiled by XLA, whose noise for the
     consistency loss is another.

@@ -396,6 +396,13 @@ def test_the_border_loss_equals_the_formula_in_float64(size: tuple[int, int]) ->
     )
 
 
+def test_the_border_loss_of_a_batch_is_the_mean_of_its_parts() -> None:
+    rng = np.random.default_rng(2)
+    styled, photos = tf.constant(rng.uniform(0, 255, (2, 4, 32, 40, 3)).astype(np.float32))
+    parts = [border_loss(styled[i : i + 2], photos[i : i + 2]) for i in (0, 2)]
+    np.testing.assert_allclose(border_loss(styled, photos), np.mean(parts), rtol=TOLERANCE)
+
+
 def test_lines_count_where_the_photo_has_none() -> None:
     photo = np.full((1, 64, 64, 3), 100.0, np.float32)
     line = photo.copy()

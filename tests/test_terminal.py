@@ -151,7 +151,8 @@ def test_terms_are_told_in_digits_that_say_something() -> None:
     assert terms_line(losses) == "content 1,234,568  style 99.99  tv 0  total 2.5e-07"
     losses[tags.WEIGHTED_CONSISTENCY] = 5.0
     losses[tags.WEIGHTED_GRID] = 7.0
-    assert "tv 0  grid 7  consistency 5  total" in terms_line(losses)
+    losses[tags.WEIGHTED_BORDER] = 6.0
+    assert "tv 0  grid 7  border 6  consistency 5  total" in terms_line(losses)
     assert loss_number(100.4) == "100"
 
 
