@@ -297,20 +297,20 @@ def _computation(state: TrainState, objective: Scorer, settings: StepSettings) -
             tape.watch(state.weights)
             styled = stylize(photos)
             losses = objective.score(styled, photos, style_weights)
-            if settings.consistency_weight:
+
+            def add(tag: str, weighted_tag: str, weight: float, term: tf.Tensor) -> None:
+                losses[tag] = term
+                losses[weighted_tag] = weight * term
+                losses[tags.TOTAL] += losses[weighted_tag]
+
+            if weight := settings.consistency_weight:
                 drawn = tf.stack([tf.constant(settings.seed % 2**63, tf.int64), state.step])
-                losses[tags.CONSISTENCY] = consistency_loss(stylize, photos, styled, drawn, place)
-                weighted = settings.consistency_weight * losses[tags.CONSISTENCY]
-                losses[tags.WEIGHTED_CONSISTENCY] = weighted
-                losses[tags.TOTAL] += weighted
-            if settings.grid_weight:
-                losses[tags.GRID] = grid_loss(styled)
-                losses[tags.WEIGHTED_GRID] = settings.grid_weight * losses[tags.GRID]
-                losses[tags.TOTAL] += losses[tags.WEIGHTED_GRID]
-            if settings.border_weight:
-                losses[tags.BORDER] = border_loss(styled, photos)
-                losses[tags.WEIGHTED_BORDER] = settings.border_weight * losses[tags.BORDER]
-                losses[tags.TOTAL] += losses[tags.WEIGHTED_BORDER]
+                term = consistency_loss(stylize, photos, styled, drawn, place)
+                add(tags.CONSISTENCY, tags.WEIGHTED_CONSISTENCY, weight, term)
+            if weight := settings.grid_weight:
+                add(tags.GRID, tags.WEIGHTED_GRID, weight, grid_loss(styled))
+            if weight := settings.border_weight:
+                add(tags.BORDER, tags.WEIGHTED_BORDER, weight, border_loss(styled, photos))
         gradients: dict[str, Any] = tape.gradient(losses[tags.TOTAL], state.weights)
         return losses, styled, gradients
 
