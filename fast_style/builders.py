@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fast_style.checkpoints import Model, load_model
-from fast_style.config import RunConfig, StyleSpec
+from fast_style.config import LENGTHS, RunConfig, StyleSpec
 from fast_style.data import check_enough, find_photos
 from fast_style.errors import ConfigError, DataError, ImageError, ModelError
 from fast_style.fetch import ASSETS
@@ -36,6 +36,7 @@ _FREE_KEYS = {
     # When and where.
     "steps": "",
     "epoch": "",
+    "minutes": "",
     "naming": "",
     "model_path": "",
     "val_dataset": "",
@@ -58,6 +59,7 @@ _FREE_KEYS = {
     "warmup_steps": "",
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
+    "mini_first": "it holds from here on",
     "grid_weight": "it holds from here on",
     "border_weight": "it holds from here on",
     "precision": "",
@@ -156,22 +158,25 @@ def find_run_photos(config: RunConfig) -> tuple[tuple[Path, ...], tuple[Path, ..
     return photos, held_out
 
 
-def total_steps(config: RunConfig, photos: int) -> int:
-    """Returns the steps of a whole run: `steps`, or `epoch` passes over the photos."""
-    if config.steps is not None:
-        return config.steps
-    assert config.epoch is not None
-    return config.epoch * photos // config.batch_size
+def total_steps(config: RunConfig, photos: int) -> int | None:
+    """Returns the steps of a whole run: `steps`, or `epoch` passes over the photos.
+
+    None: it is as long as `minutes` says.
+    """
+    if config.epoch is not None:
+        return config.epoch * photos // config.batch_size
+    return config.steps
 
 
-def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings:
+def step_settings(config: RunConfig, precision: str, steps: int | None) -> StepSettings:
     """Returns how a run's steps compute and learn.
 
     Args:
       config: The run.
       precision: What the nets compute in.
-      steps: Of the whole run; a learning rate that falls has fallen then.
+      steps: Of the whole run; a learning rate that falls has fallen then. None: it falls in time.
     """
+    falls = config.learning_rate_schedule == "cosine"
     return StepSettings(
         arch=config.arch,
         precision=precision,
@@ -180,7 +185,8 @@ def step_settings(config: RunConfig, precision: str, steps: int) -> StepSettings
         learning_rate=config.learning_rate,
         norm_learning_rate=config.norm_learning_rate,
         warmup_steps=config.warmup_steps,
-        decay_steps=steps if config.learning_rate_schedule == "cosine" else None,
+        decay_steps=steps if falls else None,
+        decays_in_time=falls and steps is None,
         gradient_clip=config.gradient_clip,
         consistency_weight=config.consistency_weight,
         grid_weight=config.grid_weight,
@@ -305,6 +311,7 @@ def what_workers_share(description: Mapping[str, Any]) -> dict[str, Any]:
         **config,
         "the style pictures' content": description["style_sha256"],
         "the loss network's weights": description["loss_model_sha256"],
+        "the weights of vgg_mini": description.get("mini_sha256"),
         "the number of photos": description["photos"],
         "the names of the photos": description["photo_names_sha256"],
         "precision on this machine": description["precision"],
@@ -339,10 +346,11 @@ def check_resumable(
             continue
         if key in _FREE_KEYS:
             advice = f" ({_FREE_KEYS[key]})" if _FREE_KEYS[key] else ""
-            if key in ("steps", "epoch") and config.learning_rate_schedule == "cosine":
+            if key in LENGTHS and config.learning_rate_schedule == "cosine":
                 advice = " (the learning rate falls over the new length from here on)"
-            if key in ("steps", "epoch") and config.small_first:
-                advice += " (small_first is a share of the new length)"
+            for share in ("small_first", "mini_first"):
+                if key in LENGTHS and getattr(config, share):
+                    advice += f" ({share} is a share of the new length)"
             notes.append(f"{key} changed from {then!r} to {value!r}{advice}")
         else:
             problems.append(f"{key}: was {then!r}, now {value!r}")

@@ -18,6 +18,7 @@ from fast_style.samples import names_samples, sample_photos
 from fast_style.stopping import stop_on_signals
 from fast_style.terminal import (
     Progress,
+    TimedProgress,
     dry_run_argument,
     duration,
     fresh_argument,
@@ -131,8 +132,11 @@ def _summarize(config: RunConfig, result: TrainResult) -> None:
             "on, or start over with --fresh"
         )
     elif not result.first and not result.interrupted and not result.skipped_steps:
+        used, length = "", "steps (or epoch)"
+        if config.minutes is not None:
+            used, length = f", and {config.minutes:g} minutes are over", "minutes"
         print(
-            f"nothing left to do: {folder} has {result.steps} steps; raise steps (or epoch) to go "
+            f"nothing left to do: {folder} has {result.steps} steps{used}; raise {length} to go "
             "on, or start over with --fresh"
         )
     if result.interrupted and not result.steps:
@@ -194,9 +198,11 @@ def _terminal() -> Any:
 
         def on_start(self, header: RunHeader) -> None:
             tell_start(_header_lines(header), header.notes)
-            self.progress = Progress(
-                header.steps, start=header.start_step, quick=header.small_steps
-            )
+            if header.steps is None:
+                assert header.minutes is not None
+                self.progress = TimedProgress(60.0 * header.minutes, spent=header.seconds)
+            else:
+                self.progress = Progress(header.steps, start=header.start_step, costs=header.parts)
 
         @outliving_output
         def on_step(self, step: int) -> None:
@@ -223,16 +229,30 @@ def _terminal() -> Any:
     return Terminal()
 
 
+def _amount(header: RunHeader, share: float) -> str:
+    """Says how much of a run a share is, in steps or in time."""
+    if header.minutes is not None:
+        return duration(60.0 * share * header.minutes)
+    assert header.steps is not None
+    return f"{round(share * header.steps):,}"
+
+
 def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
-    small = f", the first {header.small_steps:,} on half the size" if header.small_steps else ""
-    resumed = f", {header.start_step:,} done before" if header.start_step else ""
+    small = f", the first {_amount(header, header.small_first)} on half the size"
+    mini = f", the first {_amount(header, header.mini_first)} judged by vgg_mini"
+    quick = (small if header.small_first else "") + (mini if header.mini_first else "")
+    resumed = ""
+    if header.start_step:
+        resumed = f", {header.start_step:,} done before"
+        if header.minutes is not None:
+            resumed = f", {header.start_step:,} steps in {duration(header.seconds)} before"
     origin = f", from {header.init_from}" if header.init_from else ""
     return [
         ("device", header.device),
         ("precision", header.precision),
         ("loss network", f"{header.loss_model}, {header.loss_model_file}"),
         ("photos", f"{header.photos:,}"),
-        ("steps", f"{header.steps:,}{small}{resumed}"),
+        ("steps" if header.minutes is None else "time", _amount(header, 1.0) + quick + resumed),
         ("transform net", f"{header.arch}, {header.weights:,} weights{origin}"),
         ("run", str(header.folder)),
         ("style seen as", ", ".join(map(str, header.targets))),

@@ -33,10 +33,12 @@ ARCHITECTURES = ("johnson", "slim2016")
 # What belongs to a loss model, and is of no use to another.
 LOSS_MODEL_KEYS = ("loss_model_file", "checkpoint_exclude_scopes")
 
+# How long a run is: one of these says.
+LENGTHS = ("epoch", "minutes", "steps")
+
 # What an override takes the place of.
 _REPLACES = {
-    "steps": ("epoch",),
-    "epoch": ("steps",),
+    **{key: tuple(other for other in LENGTHS if other != key) for key in LENGTHS},
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
     "loss_model": LOSS_MODEL_KEYS,
@@ -109,18 +111,22 @@ class RunConfig:
       patience_checkpoints: End the run when the held-out total loss has not improved for so many
         checkpoints; None: never.
       image_size: Side of the square training pictures in px, at least 32.
-      small_first: Share of the steps, the first ones, on photos and style pictures of half the size
+      small_first: Share of the run, its beginning, on photos and style pictures of half the size
         and with a quarter of the style weight, 0 to 1; see `run_parts`.
+      mini_first: Share of the run, its beginning, that is judged by `vgg_mini` instead of
+        `loss_model`, which is `vgg_16`, 0 to 1.
       random_crop: Cut photos at a random place instead of the centre.
       random_flip: Mirror half of the photos.
       batch_size: Photos per step.
-      epoch: Passes over the photos; exactly one of `epoch` and `steps` is given.
+      epoch: Passes over the photos; exactly one of `epoch`, `steps` and `minutes` is given.
       steps: Training steps.
+      minutes: How long the run takes, all its sittings together, above 0.
       optimizer: 'adam', or 'muon' for the kernels inside the net; see `optimizers`.
       learning_rate: At its highest, above 0: about how far a step moves a weight.
       norm_learning_rate: The same for the scales, offsets and biases that each style has of its
         own; None: `learning_rate`.
-      learning_rate_schedule: 'constant', or 'cosine': it falls to 0 over the run.
+      learning_rate_schedule: 'constant', or 'cosine': it falls to 0 over the run, in steps, or in
+        time with `minutes`.
       warmup_steps: It rises from 0 over so many steps; 0: it does not.
       gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
         square so far); longer ones are shortened; None: never.
@@ -162,11 +168,13 @@ class RunConfig:
     patience_checkpoints: Annotated[int | None, checks.optional(checks.whole(1))] = None
     image_size: Annotated[int, checks.whole(32)] = 256
     small_first: Annotated[float, checks.number(0, 1)] = 0.0
+    mini_first: Annotated[float, checks.number(0, 1)] = 0.0
     random_crop: Annotated[bool, checks.flag] = False
     random_flip: Annotated[bool, checks.flag] = False
     batch_size: Annotated[int, checks.whole(1)] = 4
     epoch: Annotated[int | None, checks.optional(checks.whole(1))] = None
     steps: Annotated[int | None, checks.optional(checks.whole(1))] = None
+    minutes: Annotated[float | None, checks.optional(checks.number(above=True))] = None
     optimizer: Annotated[str, checks.choice("adam", "muon")] = "adam"
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
     norm_learning_rate: Annotated[float | None, checks.optional(checks.number(above=True))] = None
@@ -233,9 +241,9 @@ class RunConfig:
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
     """Reads the YAML file of a run.
 
-    An override of `steps` takes the place of the file's `epoch` and the other way round; one of
-    `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that of
-    `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
+    An override of `epoch`, `steps` or `minutes` takes the place of what the file has of these; one
+    of `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that
+    of `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
     and one of `arch` its `norm_learning_rate`. One of `arch` or `width` drops an `init_from` of
     `START`, a net that fits neither.
 
@@ -277,13 +285,18 @@ def config_to_yaml(config: RunConfig) -> str:
 
 def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Finds what contradicts what; a problem names all keys that it was concluded from."""
-    both = frozenset({"epoch", "steps"})
-    given = [key for key in sorted(both) if values.get(key) is not None]
-    if len(given) == 2:
-        yield Problem(both, "epoch, steps: expected one of the two, got both; remove one")
+    given = [key for key in LENGTHS if values.get(key) is not None]
+    if len(given) > 1:
+        yield Problem(
+            frozenset(given),
+            f"{', '.join(given)}: expected one of the "
+            + ("two, got both; remove one" if len(given) == 2 else "three, got all; remove two"),
+        )
     if not given:
         yield Problem(
-            both, "epoch, steps: expected one of the two, got neither; add one such as 'epoch: 2'"
+            frozenset(LENGTHS),
+            "epoch, minutes, steps: expected one of the three, got none; "
+            "add one such as 'epoch: 2'",
         )
 
     styles = values.get("styles")
@@ -308,6 +321,14 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
                 f"style_size: expected at least 64 with small_first, got {style_size}; change it "
                 "or remove small_first",
             )
+
+    loss_model = values.get("loss_model")
+    if values.get("mini_first") and loss_model not in (None, "vgg_16"):
+        yield Problem(
+            frozenset({"mini_first", "loss_model"}),
+            f"mini_first: vgg_mini reports the losses of vgg_16, and loss_model is {loss_model}; "
+            "remove mini_first or choose vgg_16",
+        )
 
     if values.get("arch") == "slim2016":
         width = values.get("width")

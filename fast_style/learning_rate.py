@@ -15,6 +15,7 @@ def learning_rate_at(
     warmup_steps: int = 0,
     decay_steps: int | None = None,
     last: float = 0.0,
+    passed: Any = None,
 ) -> tf.Tensor:
     """Returns the learning rate of a step; for use inside a graph.
 
@@ -29,6 +30,8 @@ def learning_rate_at(
       warmup_steps: 0: it begins at its peak.
       decay_steps: None: it does not fall. It stays at its last from then on.
       last: What it ends at, as a factor of `peak`.
+      passed: Instead of `decay_steps`: the share s that has passed, 0 to 1, a number or a float32
+        tensor [].
 
     Returns:
       [] float32.
@@ -39,5 +42,6 @@ def learning_rate_at(
         rate *= tf.minimum(1.0, (done + 1.0) / warmup_steps)
     if decay_steps is not None:
         passed = tf.minimum(1.0, done / decay_steps)
+    if passed is not None:
         rate *= last + (1.0 - last) * 0.5 * (1.0 + tf.cos(math.pi * passed))
     return rate

@@ -24,10 +24,14 @@ class RunHeader:
       loss_model: Name of the loss network.
       loss_model_file: The weights file in use.
       photos: Number of training photos.
-      steps: Steps at the end of the run.
-      small_steps: How many of them, the first ones, are on pictures of half the size; 0 once
-        those are done.
+      steps: Steps at the end of the run; none: `minutes` decides.
+      minutes: How long the run takes; none: `steps` decides.
+      parts: Where each part of the run ends, as a share of it, and what a step of it costs in
+        those of the last part.
+      small_first: Share of the run, its beginning, on pictures of half the size; 0 once it is done.
+      mini_first: The same of what `vgg_mini` judges.
       start_step: Steps already done.
+      seconds: Those of `minutes` that are already over.
       arch: Architecture of the transform net.
       weights: Its number of weights.
       init_from: Where a new run takes them from; none: they are fresh, or the run goes on.
@@ -41,9 +45,13 @@ class RunHeader:
     loss_model: str
     loss_model_file: Path
     photos: int
-    steps: int
-    small_steps: int
+    steps: int | None
+    minutes: float | None
+    parts: tuple[tuple[float, float], ...]
+    small_first: float
+    mini_first: float
     start_step: int
+    seconds: float
     arch: str
     weights: int
     init_from: str | None
@@ -167,10 +175,13 @@ class LoggingObserver(TrainObserver):
     def on_start(self, header: RunHeader) -> None:
         """Logs `start`, and a `note` for each."""
         fields = {name: plain_value(value) for name, value in vars(header).items()}
+        length = f"to {header.steps}"
+        if header.minutes is not None:
+            length = f"on, {header.minutes:g} minutes in all"
         _event(
             "start",
             fields,
-            f"{header.folder}: steps {header.start_step} to {header.steps}, {header.photos} photos,"
+            f"{header.folder}: from step {header.start_step} {length}, {header.photos} photos,"
             f" {header.arch}, {header.precision} on {header.device}",
         )
         for note in header.notes:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +27,7 @@ INTERRUPTED = 130
 """Exit code of what a person stopped: 128 + SIGINT, as shells report it."""
 
 _WIDE_BAR = "{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} {postfix[0]}"
+_TIMED_BAR = "{percentage:3.0f}% |{bar:12}| {postfix[0]}"
 _NARROW_BAR = "{n_fmt}/{total_fmt} {postfix[0]}"  # Text says more than a bar in 80 columns.
 _WIDE = 100  # columns
 
@@ -216,6 +217,8 @@ class Progress:
     Both end in the time left. That of lines does not count the first step, which holds the tracing.
     """
 
+    _formats = (_WIDE_BAR, _NARROW_BAR)
+
     def __init__(
         self,
         total: int,
@@ -223,7 +226,7 @@ class Progress:
         *,
         start: int = 0,
         parts: int = 1,
-        quick: int = 0,
+        costs: Sequence[tuple[float, float]] = (),
         lines: TextIO | None = None,
     ) -> None:
         """Shows the bar.
@@ -233,13 +236,13 @@ class Progress:
           unit: What a line counts.
           start: Units done before.
           parts: Steps in a unit; the bar counts these.
-          quick: So many of the first steps take a third of the time of the others.
+          costs: Up to which share of all steps one takes how long, in any unit; none: all alike.
           lines: Where lines go; none is the standard output.
         """
         self._total = total
         self._unit = unit
         self._parts = parts
-        self._quick = quick
+        self._costs = costs or ((1.0, 1.0),)
         self._lines = lines
         self._done = start * parts  # Steps, as all below.
         self._timed_from: tuple[int, float] | None = None
@@ -251,7 +254,7 @@ class Progress:
                 total=total * parts,
                 initial=self._done,
                 dynamic_ncols=True,
-                bar_format=_WIDE_BAR if columns >= _WIDE else _NARROW_BAR,
+                bar_format=self._formats[0 if columns >= _WIDE else 1],
                 # A list, for the `postfix[0]` of the format.
                 postfix=["tracing the graph"],  # pyright: ignore[reportArgumentType]
             )
@@ -275,8 +278,10 @@ class Progress:
         if self._bar is not None:
             self.describe(text + self._time_left())
             return
-        count = f"{self._unit} {self._done // self._parts}/{self._total}"
-        print(f"{count}  {text}{self._time_left()}", file=self._lines, flush=True)
+        print(f"{self._count()}  {text}{self._time_left()}", file=self._lines, flush=True)
+
+    def _count(self) -> str:
+        return f"{self._unit} {self._done // self._parts}/{self._total}"
 
     def _time_left(self) -> str:
         if self._timed_from is None or self._done <= self._timed_from[0]:
@@ -286,14 +291,51 @@ class Progress:
         pace = (time.monotonic() - began) / (done - self._work(first))
         return f"  {duration(pace * (self._work(self._total * self._parts) - done))} left"
 
-    def _work(self, steps: int) -> int:
-        """Returns how long the first steps take, in quick ones."""
-        return 3 * steps - 2 * min(steps, self._quick)
+    def _work(self, steps: int) -> float:
+        """Returns how long the first steps take, in the unit of `costs`."""
+        work, begin = 0.0, 0
+        for share, cost in self._costs:
+            end = round(share * self._total * self._parts)
+            work += cost * max(0, min(steps, end) - begin)
+            begin = end
+        return work
 
     def close(self) -> None:
         """Leaves the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+class TimedProgress(Progress):
+    """Steps until a time is over: the bar shows the time, a line counts steps."""
+
+    _formats = (_TIMED_BAR, "{postfix[0]}")
+
+    def __init__(self, seconds: float, *, spent: float = 0.0) -> None:
+        """Shows the bar.
+
+        Args:
+          seconds: How long it takes in all.
+          spent: What of it is over. The rest begins now.
+        """
+        self._spent, self._began, self._steps = spent, time.monotonic(), 0
+        super().__init__(round(seconds), start=min(round(spent), round(seconds)))
+
+    def move(self, done: int) -> None:
+        """Takes note that so many steps are done, those before the start included."""
+        self._steps = done
+        spent = self._spent + time.monotonic() - self._began
+        super().move(min(round(spent), self._total))
+
+    def describe(self, text: str) -> None:
+        """Puts text beside the bar, after the number of steps; elsewhere does nothing."""
+        super().describe(f"{self._count()} {text}")
+
+    def _count(self) -> str:
+        return f"step {self._steps}"
+
+    def _time_left(self) -> str:
+        return f"  {duration(self._total - self._done)} left"
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:

@@ -41,6 +41,8 @@ class TrainState(tf.Module):
         self.first = {name: tf.Variable(tf.zeros_like(v)) for name, v in self.weights.items()}
         self.second = {name: tf.Variable(tf.zeros_like(v)) for name, v in self.weights.items()}
         self.step = tf.Variable(tf.constant(0, tf.int64))
+        # The share of the run that is over, where steps do not tell. No checkpoint has it.
+        self.passed = tf.Variable(tf.constant(0.0))
 
     def tensors(self) -> dict[str, tf.Variable]:
         """Returns what a checkpoint holds, but for the step."""
@@ -140,6 +142,7 @@ class StepSettings:
         the rest by Adam.
       warmup_steps: See `learning_rate_at`.
       decay_steps: See `learning_rate_at`.
+      decays_in_time: The learning rate falls with `TrainState.passed` instead.
       gradient_clip: Longest gradient of each weight, in multiples of what is usual; none: no limit.
       consistency_weight: Weight of the consistency loss; 0: it is not computed.
       grid_weight: Weight of the grid loss; 0: it is not computed.
@@ -156,6 +159,7 @@ class StepSettings:
     optimizer: str = "adam"
     warmup_steps: int = 0
     decay_steps: int | None = None
+    decays_in_time: bool = False
     gradient_clip: float | None = None
     consistency_weight: float = 0.0
     grid_weight: float = 0.0
@@ -347,6 +351,7 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
                 peak=peak,
                 warmup_steps=settings.warmup_steps,
                 decay_steps=settings.decay_steps,
+                passed=state.passed if settings.decays_in_time else None,
             )
             for of_style, peak in peaks.items()
         }

@@ -42,13 +42,16 @@ from fast_style.checkpoints import (
 from fast_style.cluster import ALONE, Cluster
 from fast_style.config import RunConfig
 from fast_style.data import PhotoStream, photo_places, read_crops
+from fast_style.errors import ConfigError
 from fast_style.files import check_folder, make_folder
 from fast_style.hardware import describe_devices, resolve_precision
 from fast_style.health import Guard, TakenStep
 from fast_style.jobs import GENERATED_FOLDER
+from fast_style.loss_models import MINI
 from fast_style.objective import Objective
 from fast_style.provenance import names_sha256
 from fast_style.replicas import Replicas, form_replicas
+from fast_style.run_clock import RunClock
 from fast_style.run_events import (
     LoggingObserver,
     RunHeader,
@@ -57,7 +60,7 @@ from fast_style.run_events import (
     TrainResult,
 )
 from fast_style.run_lock import RunLock
-from fast_style.run_parts import run_parts, small_steps
+from fast_style.run_parts import judged_by_mini, run_parts
 from fast_style.saving import RunWriter, set_aside, write_targets
 from fast_style.stopping import StopRequest
 from fast_style.train_state import (
@@ -73,6 +76,8 @@ HELD_OUT = 64  # At most so many held-out photos are scored at a checkpoint.
 # Pictures are most of what TensorBoard keeps: a megabyte each time.
 IMAGES_EVERY_SUMMARIES = 10
 LAST_STEPS = 20  # A run's last losses are averaged over so many steps.
+# How long a run of `minutes` has taken, in what it writes.
+_SECONDS = "training_seconds"
 
 
 def train(
@@ -114,12 +119,23 @@ def train(
     if is_chief and held_out:
         validation = read_crops(held_out, config.image_size, limit=HELD_OUT)
     steps = total_steps(config, len(photos))
+    if steps is None and cluster.size > 1:
+        raise ConfigError(
+            config.naming,
+            ["minutes: processes that train together have no common clock; give steps instead"],
+        )
+    clock = RunClock(steps, None if config.minutes is None else 60.0 * config.minutes)
     preview = preview_picture(config, photos) if is_chief else None
     replicas = form_replicas(cluster, config.batch_size)
     with replicas.contact(), contextlib.ExitStack() as stack:
         precision = resolve_precision(config.precision)
         network = build_network(config, precision)
+        mini = None
+        if config.mini_first:
+            mini = build_network(judged_by_mini(config), precision)
         description = describe_run(config, precision, network, photos)
+        if mini is not None:
+            description["mini_sha256"] = mini.sha256
         replicas.check_alike(what_workers_share(description))
         beginning = None
         if is_chief:
@@ -128,6 +144,7 @@ def train(
                 beginning = begin(config)
             stack.enter_context(RunLock(folder))
         state, notes, beginning = _resume_or_start(config, beginning, description, replicas)
+        clock.spent = description.get(_SECONDS, 0.0)
         writer, targets = None, []
         if preview is not None:
             if fresh and (aside := set_aside(folder)):
@@ -140,7 +157,8 @@ def train(
             )
             targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
-        small = small_steps(config, steps)
+        clock.move(start_step)
+        parts = run_parts(config)
         observer.on_start(
             RunHeader(
                 device=describe_devices(cluster.size, replicas.local),
@@ -149,8 +167,12 @@ def train(
                 loss_model_file=network.weights_file,
                 photos=len(photos),
                 steps=steps,
-                small_steps=small if small > start_step else 0,
+                minutes=config.minutes,
+                parts=tuple((part.until, part.cost) for part in parts),
+                small_first=0.0 if clock.over(config.small_first) else config.small_first,
+                mini_first=0.0 if clock.over(config.mini_first) else config.mini_first,
                 start_step=start_step,
+                seconds=clock.spent,
                 arch=config.arch,
                 weights=weight_count(
                     config.arch, width=config.width, styles=len(config.style_specs)
@@ -175,20 +197,27 @@ def train(
                 keep_checkpoints=config.keep_checkpoints,
             )
         trainers = []
-        for part in run_parts(config, steps):
-            if part.stop_step > start_step:
+        for part in parts:
+            if not clock.over(part.until):
                 judge = objective
                 if part.config is not config:
-                    judge = build_objective(part.config, network, load_style_pictures(part.config))
+                    judge = build_objective(
+                        part.config,
+                        mini if mini and part.config.loss_model == MINI else network,
+                        load_style_pictures(part.config),
+                    )
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
-                trainers.append(_Trainer(part.config.image_size, part.stop_step, step))
+                trainers.append(_Trainer(part.config.image_size, part.until, step))
+        # Where time decides, the step at which the last part began is not known beforehand.
+        last_part = 0 if len(parts) == 1 else clock.stop_step(parts[-2].until)
         run = _Run(
             config=config,
             state=state,
             photos=photos,
-            steps=max(steps, start_step),
+            clock=clock,
+            description=description,
             trainers=trainers,
-            small_steps=small,
+            last_part=last_part,
             observer=observer,
             stop=stop,
             writer=writer,
@@ -214,12 +243,12 @@ class _Trainer:
 
     Attributes:
       image_size: Side of its photos in px.
-      stop_step: The step at which it ends, exclusive.
+      until: The share of the run at which it ends.
       step: The training step: of one device, or of this process's part of several.
     """
 
     image_size: int
-    stop_step: int
+    until: float
     step: Any
 
 
@@ -229,7 +258,7 @@ def _build_step(
     state: TrainState,
     objective: Objective,
     precision: str,
-    steps: int,
+    steps: int | None,
 ) -> Any:
     """Returns the training step: of one device, or of this process's part of several."""
     settings = step_settings(config, precision, steps)
@@ -270,6 +299,8 @@ def _resume_or_start(
         if "started_from" in earlier:
             description["started_from"] = earlier["started_from"]
         description["config"]["init_from"] = earlier.get("config", {}).get("init_from")
+        if config.minutes is not None:
+            description[_SECONDS] = earlier.get(_SECONDS, 0.0)
     with replicas.scope():
         state = TrainState(weights)
     if found is not None:
@@ -305,9 +336,10 @@ class _Run:
     config: RunConfig
     state: TrainState
     photos: tuple[Path, ...]
-    steps: int
+    clock: RunClock
+    description: dict[str, Any]  # The writer's.
     trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
-    small_steps: int  # So many of the first steps are on pictures of half the size.
+    last_part: int | None  # The step at which the last part begins; none: not known yet.
     observer: TrainObserver
     stop: StopRequest
     writer: RunWriter | None  # None in processes other than the chief's.
@@ -349,11 +381,13 @@ class _Run:
                 self._validate(self.writer)
         self._agree()
         skipped: dict[Path, str] = {}
-        clock = StepClock(config.batch_size, lambda: 0.0)
+        speed = StepClock(config.batch_size, lambda: 0.0)
         try:
             for trainer in self.trainers:
                 if self.converged or self.asked_to_stop:
                     break
+                if self.last_part is None and trainer is self.trainers[-1]:
+                    self.last_part = self.step
                 self.train_step = trainer.step
                 stream = PhotoStream(
                     self.photos,
@@ -363,13 +397,13 @@ class _Run:
                     random_crop=config.random_crop,
                     random_flip=config.random_flip,
                     start_step=self.step,
-                    stop_step=trainer.stop_step,
+                    stop_step=self.clock.stop_step(trainer.until),
                     rows=self.replicas.rows,
                     skipped=skipped,  # What one part finds unreadable, the next knows.
                 )
-                clock = StepClock(config.batch_size, lambda of=stream: of.waited_seconds)
+                speed = StepClock(config.batch_size, lambda of=stream: of.waited_seconds)
                 with stream:
-                    self._loop(stream, clock)
+                    self._loop(stream, trainer.until, speed)
             interrupted = self.asked_to_stop
         except KeyboardInterrupt:
             interrupted = True
@@ -384,7 +418,7 @@ class _Run:
                 self.writer.save_model(self.state, self.step)
         model_step = self.step
         best = self.record.best_step
-        at_its_end = self.converged or (not interrupted and self.step >= self.steps)
+        at_its_end = self.converged or (not interrupted and self.clock.over())
         if config.patience_checkpoints is not None and at_its_end and best is not None:
             model_step = best
             if best != self.step and self.writer is not None:
@@ -397,31 +431,30 @@ class _Run:
             first=self.first,
             last=mean_losses([taken.values for taken in self.last if taken.finite]),
             seconds=time.perf_counter() - began,
-            images_per_second=clock.overall(self.step),
+            images_per_second=speed.overall(self.step),
             skipped=skipped,
             skipped_steps=tuple(self.guard.skipped),
             interrupted=interrupted,
             converged=self.converged,
         )
 
-    def _loop(self, stream: PhotoStream, clock: StepClock) -> None:
+    def _loop(self, stream: PhotoStream, until: float, speed: StepClock) -> None:
         config = self.config
         alone = self.replicas.cluster.size == 1
         before = self.step
-        while not self.asked_to_stop:
+        while not self.asked_to_stop and not self.clock.over(until):
             # Photos can be long in coming; but nobody leaves the others between two steps.
             with self.stop.deferred(not alone):
-                photos = next(stream, None)
-            if photos is None:
-                return
+                photos = next(stream)
             taken = self._take(photos)
             step = self.step
             self.last.append(taken)
             self.observer.on_step(step)
+            self.clock.move(step)
             is_first = step == before + 1
-            if is_first or step % config.log_every_steps == 0 or step == self.steps:
+            if is_first or step % config.log_every_steps == 0 or self.clock.over():
                 values = taken.values  # Waits for the device, so that the clock counts it.
-                self.observer.on_log(clock.report(step, values))
+                self.observer.on_log(speed.report(step, values))
             if not self.first and taken.finite:
                 self.first = taken.values
             if self.writer is not None and (is_first or step % config.summary_every_steps == 0):
@@ -430,7 +463,7 @@ class _Run:
                 if is_first or step % every == 0:
                     pictures = (photos[: len(self.styled)], self.styled)
                 self.writer.summarize(step, taken.values, pictures)
-            if step % config.checkpoint_every_steps == 0 or step == self.steps:
+            if step % config.checkpoint_every_steps == 0 or self.clock.over():
                 self._save(validate=True)
                 if self.converged:
                     return
@@ -448,6 +481,8 @@ class _Run:
 
     def _compute(self, photos: np.ndarray) -> TakenStep:
         styles = len(self.config.style_specs)
+        if self.clock.timed:
+            self.state.passed.assign(self.clock.passed)
         choice = style_choice(self.config.seed, self.step, self.config.batch_size, styles)
         if self.replicas.count == 1:
             losses, self.styled, gradients = self.train_step(photos, choice)
@@ -483,8 +518,9 @@ class _Run:
     def _agree(self) -> None:
         """Makes known to all processes what only one knows."""
         patience = self.config.patience_checkpoints
-        # Before, a loss that no longer falls says nothing of what the whole size will bring.
-        since_best = self.record.since_best(self.small_steps)
+        # Before the last part, a loss that no longer falls says nothing of what that will bring.
+        last_part = self.last_part
+        since_best = 0 if last_part is None else self.record.since_best(last_part)
         self.converged = patience is not None and since_best >= patience
         if self.replicas.cluster.size > 1:
             mine = np.array([self.converged, self.stop.signal or 0], np.int64)
@@ -518,6 +554,8 @@ class _Run:
         """Writes a checkpoint and what goes with it, then scores the held-out photos."""
         self._settle()
         self.saved = self.step
+        if self.clock.timed:
+            self.description[_SECONDS] = round(self.clock.elapsed(), 1)
         if self.writer is not None:
             best = self.record.best_step
             path = self.writer.save_checkpoint(self.state, self.step, spare=best)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -156,6 +157,8 @@ def test_keys_beyond_the_ancestors_have_the_documented_defaults() -> None:
         "val_dataset": None,
         "patience_checkpoints": None,
         "small_first": 0.0,
+        "mini_first": 0.0,
+        "minutes": None,
         "random_crop": False,
         "random_flip": False,
         "steps": None,
@@ -227,6 +230,20 @@ def test_our_style_files_keep_the_ancestors_values_but_the_weight(
         grid_weight=500.0,
         border_weight=20.0,
         init_from=START,
+    )
+
+
+def test_an_hour_by_the_clock_differs_from_the_file_of_its_style_in_how_it_learns() -> None:
+    assert load_config(ROOT / "conf" / "hour.yml") == dataclasses.replace(
+        load_config(ROOT / "conf" / "wave.yml"),
+        naming="hour",
+        epoch=None,
+        minutes=60.0,
+        batch_size=1,
+        random_crop=True,
+        random_flip=True,
+        small_first=0.3,
+        mini_first=0.65,
     )
 
 
@@ -410,7 +427,7 @@ def test_every_missing_key_is_named() -> None:
         config_from_dict({}, "run.yml")
     assert caught.value.problems == (
         "naming: missing; add this key",
-        "epoch, steps: expected one of the two, got neither; add one such as 'epoch: 2'",
+        "epoch, minutes, steps: expected one of the three, got none; add one such as 'epoch: 2'",
         "style_image: missing; add this key, or 'styles' for several styles",
         "style_weight: missing; add this key, or 'styles' for several styles",
     )
@@ -509,16 +526,44 @@ def test_naming_asks_for_quotes_around_a_number() -> None:
 # Rules over several keys.
 
 
-def test_both_epoch_and_steps_are_refused() -> None:
+def test_two_lengths_are_refused_and_three() -> None:
     assert problems_of(steps=100) == (
         "epoch, steps: expected one of the two, got both; remove one",
     )
+    assert problems_of(minutes=60) == (
+        "epoch, minutes: expected one of the two, got both; remove one",
+    )
+    assert problems_of(steps=100, minutes=60) == (
+        "epoch, minutes, steps: expected one of the three, got all; remove two",
+    )
 
 
-def test_neither_epoch_nor_steps_is_refused() -> None:
-    expected = "epoch, steps: expected one of the two, got neither; add one such as 'epoch: 2'"
+def test_no_length_is_refused() -> None:
+    expected = (
+        "epoch, minutes, steps: expected one of the three, got none; add one such as 'epoch: 2'"
+    )
     assert problems_of(epoch=...) == (expected,)
     assert problems_of(epoch=None, steps=None) == (expected,)
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, math.inf, "60"])
+def test_minutes_are_a_number_above_nothing(minutes: Any) -> None:
+    (problem,) = problems_of(epoch=..., minutes=minutes)
+    assert problem.startswith("minutes: expected a ") and "number above 0, got " in problem
+
+
+def test_minutes_take_the_place_of_the_length_in_the_file(candy: Path) -> None:
+    config = load_config(candy, ["minutes=1.5"])
+    assert (config.epoch, config.steps, config.minutes) == (None, None, 1.5)
+
+
+def test_vgg_mini_comes_first_only_before_what_it_reports() -> None:
+    assert config_from_dict(changed(mini_first=0.5), "run.yml").mini_first == 0.5
+    layers = {"content_layers": ["vgg_19/conv3/conv3_3"], "style_layers": ["vgg_19/conv3/conv3_3"]}
+    assert problems_of(mini_first=0.5, loss_model="vgg_19", **layers) == (
+        "mini_first: vgg_mini reports the losses of vgg_16, and loss_model is vgg_19; "
+        "remove mini_first or choose vgg_16",
+    )
 
 
 def test_slim2016_takes_one_width_and_one_style() -> None:

@@ -32,6 +32,18 @@ def test_it_equals_its_formula(step, peak, warmup, decay, last):
     np.testing.assert_allclose(rate.numpy(), wanted, rtol=1e-4, atol=1e-6 * peak)
 
 
+@given(step=st.integers(0, 1000), warmup=st.integers(0, 1000), decay=st.integers(1, 1000))
+def test_a_share_that_has_passed_is_as_good_as_steps(step, warmup, decay):
+    same = {"peak": 2e-3, "warmup_steps": warmup}
+    passed = np.float32(min(1.0, step / decay))
+    np.testing.assert_allclose(
+        learning_rate_at(step, passed=passed, **same).numpy(),
+        learning_rate_at(step, decay_steps=decay, **same).numpy(),
+        rtol=1e-4,
+        atol=1e-9,
+    )
+
+
 @pytest.mark.parametrize("step", [0, 1, 999, 10**6])
 def test_without_a_schedule_it_is_its_peak_to_the_last_bit(step):
     assert learning_rate_at(step, peak=1e-3).numpy() == np.float32(1e-3)

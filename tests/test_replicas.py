@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -180,20 +181,25 @@ def test_an_error_of_tensorflows_becomes_a_sentence_in_company_alone() -> None:
 
 @pytest.fixture(scope="module")
 def single(world: tiny.World, tmp_path_factory: pytest.TempPathFactory):
-    """Two runs of one process: twenty steps on one device, and ten on two.
+    """Runs of one process: twenty steps on one device, ten on two, and six seconds on two.
 
     Each device has one thread, as in all processes here: the number of threads decides the order of
     sums, which twenty steps magnify.
     """
-    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    one, two, timed = (tmp_path_factory.mktemp(name) for name in ("one", "two", "timed"))
+    by_the_clock = {"steps": None, "minutes": 0.1, "learning_rate_schedule": "cosine"}
     processes = [
         start(one, {"settings": settings(world, one, steps=20)}),
         start(two, {"settings": settings(world, two, steps=10), "devices": 2}),
+        start(
+            timed,
+            {"settings": settings(world, timed, **by_the_clock), "devices": 2, "ticks": True},
+        ),
     ]
     with ended_at_last(processes):
-        for process, folder in zip(processes, (one, two), strict=True):
+        for process, folder in zip(processes, (one, two, timed), strict=True):
             assert process.wait(PATIENCE) == 0, (folder / "err").read_text()
-    return one, two
+    return one, two, timed
 
 
 def losses_at_first(events: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -203,13 +209,21 @@ def losses_at_first(events: Sequence[dict[str, Any]]) -> dict[str, float]:
     return losses
 
 
-def test_two_devices_of_a_process_train_as_one_does(single: tuple[Path, Path]) -> None:
-    one, two = single
+def test_two_devices_of_a_process_train_as_one_does(single: tuple[Path, Path, Path]) -> None:
+    one, two, _ = single
     header = next(event for event in told(two) if event["event"] == "start")
     assert header["device"].startswith("2 parts of a CPU")
     assert losses_at_first(told(two)) == pytest.approx(losses_at_first(told(one)), rel=1e-4)
     assert relative_difference(weights_of(two, 10), weights_of(one, 10)) < ROUNDING
     assert (two / "models" / "tiny" / "preview.jpg").is_file()
+
+
+def test_two_devices_of_a_process_go_by_one_clock(single: tuple[Path, Path, Path]) -> None:
+    *_, timed = single
+    steps = [event for event in told(timed) if event["event"] == "step"]
+    rates = [step["losses"]["learning_rate"] for step in steps]
+    falling = [5e-4 * (1.0 + math.cos(math.pi * step / 6)) for step in range(6)]
+    assert rates == pytest.approx(falling, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -259,8 +273,8 @@ def test_the_cluster_resumes_from_the_chiefs_last_checkpoint(pair: Any) -> None:
     assert third.told("end")[0]["steps"] == 26
 
 
-def test_two_processes_train_as_one_does(pair: Any, single: tuple[Path, Path]) -> None:
-    alone, _ = single
+def test_two_processes_train_as_one_does(pair: Any, single: tuple[Path, Path, Path]) -> None:
+    alone, *_ = single
     first = losses_at_first(pair[1][0][0].events)
     assert first == pytest.approx(losses_at_first(told(alone)), rel=1e-4)
     difference = relative_difference(weights_of(pair[0][0], 20), weights_of(alone, 20))

@@ -16,6 +16,7 @@ from fast_style import terminal
 from fast_style.onednn import prefer_onednn
 from fast_style.terminal import (
     Progress,
+    TimedProgress,
     loss_number,
     overrides_argument,
     positive,
@@ -52,7 +53,7 @@ def test_lines_tell_the_time_left_without_the_first_step(
 def test_the_time_left_knows_that_quick_steps_come_first(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress(8, quick=4)
+    progress = Progress(8, costs=[(0.5, 1.0), (1.0, 3.0)])
     for step, now in ((1, 0.0), (3, 2.0), (4, 3.0), (5, 6.0), (7, 12.0)):
         clock[0] = now
         progress.move(step)
@@ -62,6 +63,37 @@ def test_the_time_left_knows_that_quick_steps_come_first(
         "step 3/8  going  13s left\nstep 4/8  going  12s left\n"
         "step 5/8  going  9s left\nstep 7/8  going  3s left\n"
     )
+
+
+def test_time_tells_what_is_left_of_it(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock[0] = 1000.0
+    progress = TimedProgress(90.0, spent=20.0)
+    for step, now in ((7, 1001.0), (8, 1060.2), (9, 1071.0)):
+        clock[0] = now
+        progress.move(step)
+        progress.tell("going")
+    progress.close()
+    assert capsys.readouterr() == (
+        "step 7  going  1m 09s left\nstep 8  going  10s left\nstep 9  going  0s left\n",
+        "",
+    )
+
+
+def test_a_terminal_gets_a_bar_of_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    progress = TimedProgress(200.0, spent=50.0)
+    clock[0] += 50.0
+    progress.move(1234)
+    progress.tell("total 5")
+    progress.close()
+    first, *_, last = [part for part in capsys.readouterr().err.split("\r") if part.strip()]
+    assert " 25%|" in first.replace(" |", "|") and first.rstrip().endswith("tracing the graph")
+    assert "50%" in last and last.rstrip().endswith("step 1234 total 5 1m 40s left")
 
 
 def test_lines_count_units_of_several_steps_and_go_where_they_should(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import struct
@@ -28,10 +29,12 @@ from fast_style.checkpoints import (
     read_checkpoint,
     save_model,
 )
+from fast_style.cluster import Cluster
 from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.objective import Objective
 from fast_style.provenance import file_sha256
+from fast_style.run_clock import RunClock
 from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
 from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
@@ -476,7 +479,7 @@ def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
     start = str(tmp_path / "small" / "models" / "tiny" / "fast-style-model.ckpt-1")
     large, _ = run_tiny(world, tmp_path / "large", image_size=64, init_from=start, steps=1, **same)
 
-    assert both.header is not None and both.header.small_steps == 1
+    assert both.header is not None and both.header.small_first == 0.5
     assert both.steps == [1, 2]
     for report, alone in zip(both.reports, (small.first, large.first), strict=True):
         for tag in (tags.WEIGHTED_CONTENT, tags.WEIGHTED_STYLE, tags.TOTAL):
@@ -518,11 +521,168 @@ def test_a_run_of_two_sizes_goes_on_in_either(world: tiny.World, tmp_path: Path)
     for interrupt_at in (1, 2, 3, None):  # The second between the two.
         _, recorder = run_tiny(world, tmp_path / "pieces", interrupt_at=interrupt_at, **same)
         steps.append(recorder.steps)
-        headers.append(recorder.header and recorder.header.small_steps)
+        headers.append(recorder.header and recorder.header.small_first)
     assert steps == [[1], [2], [3], [4]]
-    assert headers == [2, 2, 0, 0]
+    assert headers == [0.5, 0.5, 0.0, 0.0]
     assert_equal_tensors(checkpoint(tmp_path / "pieces", 4), checkpoint(tmp_path / "whole", 4))
     assert result.steps == 4 and result.images_per_second > 0.0
+
+
+def test_the_small_loss_network_comes_first(world: tiny.World, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(min(world.photos.iterdir()), photos / "the_only_one.png")
+    same: Any = {"dataset": str(photos), "batch_size": 1, "steps": 1}
+
+    _, both = run_tiny(world, tmp_path / "both", mini_first=0.5, **same | {"steps": 2})
+    small: Any = {"loss_model": "vgg_mini", "loss_model_file": None}
+    mini, _ = run_tiny(world, tmp_path / "mini", **small, **same)
+    start = str(tmp_path / "mini" / "models" / "tiny" / "fast-style-model.ckpt-1")
+    whole, _ = run_tiny(world, tmp_path / "whole", init_from=start, **same)
+
+    assert both.header is not None
+    assert (both.header.mini_first, both.header.loss_model) == (0.5, "vgg_16")
+    for report, alone in zip(both.reports, (mini.first, whole.first), strict=True):
+        for tag in (tags.WEIGHTED_CONTENT, tags.WEIGHTED_STYLE, tags.TOTAL):
+            assert report.losses[tag] == pytest.approx(alone[tag], rel=1e-5), (report.step, tag)
+    assert mini.first[tags.TOTAL] != pytest.approx(whole.first[tags.TOTAL], rel=0.01)
+
+
+# Runs of minutes
+
+
+class Ticking(Recorder):
+    """Each step takes a second, on the clock that runs go by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **kwargs: Any) -> None:
+        """Replaces the clock."""
+        super().__init__(**kwargs)
+        self.now = 1000.0
+        clock = functools.partial(RunClock, now=lambda: self.now)
+        monkeypatch.setattr(training, "RunClock", clock)
+
+    def on_step(self, step: int) -> None:
+        self.now += 1.0
+        super().on_step(step)
+
+
+def run_timed(
+    world: tiny.World,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    interrupt_at: int | None = None,
+    **changes: Any,
+) -> tuple[TrainResult, Ticking]:
+    """As `run_tiny`, but for six seconds of a step each."""
+    recorder = Ticking(monkeypatch, interrupt_at=interrupt_at)
+    keys = {"steps": None, "minutes": 0.1, **changes}
+    with tiny.working_in(folder):
+        result = train(world.config(folder, **keys), observer=recorder)
+    return result, recorder
+
+
+def rates(recorder: Recorder) -> list[float]:
+    return [report.losses[tags.LEARNING_RATE] for report in recorder.reports]
+
+
+def falling(*steps: int) -> list[float]:
+    """The learning rates of steps, when six are a run."""
+    return [5e-4 * (1.0 + np.cos(np.pi * step / 6)) for step in steps]
+
+
+def test_a_run_of_minutes_ends_when_they_are_over(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: Any = {"learning_rate_schedule": "cosine", "val_dataset": str(world.held_out)}
+    result, recorder = run_timed(world, tmp_path, monkeypatch, **keys)
+    assert (result.steps, result.interrupted) == (6, False)
+    assert recorder.header is not None
+    assert (recorder.header.steps, recorder.header.minutes) == (None, 0.1)
+    # A step's rate is that of the time at its beginning.
+    np.testing.assert_allclose(rates(recorder), falling(*range(6)), rtol=1e-5)
+    [(name, validation)] = recorder.checkpoints
+    assert name == "fast-style-model.ckpt-6" and validation  # Scored, as any run's end.
+    metadata = load_model(result.model).metadata
+    assert (metadata["steps"], metadata["training_seconds"]) == (6, 6.0)
+
+    # The same steps, given as steps, come to the same weights.
+    counted = {**keys, "steps": 6}
+    run_tiny(world, tmp_path / "counted", **counted)
+    mine, others = checkpoint(tmp_path, 6), checkpoint(tmp_path / "counted", 6)
+    for name, value in mine.items():
+        np.testing.assert_allclose(value, others[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_run_of_minutes_counts_those_of_earlier_sittings(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: Any = {"learning_rate_schedule": "cosine"}
+    first, began = run_timed(world, tmp_path, monkeypatch, interrupt_at=2, **keys)
+    assert (first.steps, first.interrupted) == (2, True)
+    second, went_on = run_timed(world, tmp_path, monkeypatch, **keys)
+    assert went_on.header is not None
+    assert (went_on.header.start_step, went_on.header.seconds) == (2, 2.0)
+    assert (second.steps, second.interrupted) == (6, False)
+    # Of the step that Ctrl-C came in there is no report.
+    told = [*rates(began), *rates(went_on)]
+    np.testing.assert_allclose(told, falling(0, 2, 3, 4, 5), rtol=1e-5)
+    third, nothing = run_timed(world, tmp_path, monkeypatch, **keys)
+    assert third.steps == 6 and nothing.steps == [] and not third.first
+    longer, more = run_timed(world, tmp_path, monkeypatch, minutes=8 / 60, **keys)
+    assert longer.steps == 8 and more.header is not None
+    (note,) = more.header.notes
+    assert note.endswith("(the learning rate falls over the new length from here on)")
+
+
+def test_parts_have_their_share_of_the_time(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: Any = {"image_size": 64, "small_first": 0.5, "mini_first": 0.75}
+    sides: list[int] = []
+    make = training.make_train_step
+
+    def make_and_tell(state: Any, objective: Any, settings: Any, **kwargs: Any) -> Any:
+        step = make(state, objective, settings, **kwargs)
+
+        def told(photos: Any, choice: Any) -> Any:
+            sides.append(photos.shape[1])
+            return step(photos, choice)
+
+        return told
+
+    monkeypatch.setattr(training, "make_train_step", make_and_tell)
+    result, recorder = run_timed(world, tmp_path, monkeypatch, **keys)
+    assert result.steps == 6
+    assert sides == [32, 32, 32, 64, 64, 64]
+    assert recorder.header is not None
+    assert [share for share, _ in recorder.header.parts] == [0.5, 0.75, 1.0]
+
+
+def test_patience_in_time_begins_with_the_last_part(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, recorder = run_timed(
+        world,
+        tmp_path,
+        monkeypatch,
+        image_size=64,
+        small_first=0.5,
+        minutes=0.2,
+        learning_rate=1e-30,  # Nothing improves, ever.
+        checkpoint_every_steps=1,
+        val_dataset=str(world.held_out),
+        patience_checkpoints=2,
+    )
+    assert result.converged
+    assert recorder.steps == list(range(1, 9))  # Six, and two that are no better.
+
+
+def test_processes_that_train_together_need_steps(world: tiny.World, tmp_path: Path) -> None:
+    config = world.config(tmp_path, steps=None, minutes=1)
+    with pytest.raises(ConfigError, match="have no common clock; give steps instead"):
+        train(config, cluster=Cluster(("a:1", "b:1")))
+    assert not (tmp_path / "models").exists()
 
 
 def copy_of(whole: Any, folder: Path) -> Path:

@@ -3,11 +3,12 @@
 Of the plan, `folder` is where to work and `settings` are the keys of the run. `acts` says what
 befalls the process when it fetches the batch of a step, {step: act}: a signal's name, `white` for
 photos whose loss is not a number, or `break` for weights that are none. With `devices` the
-processor is divided into so many.
+processor is divided into so many. With `ticks`, each step takes a second on the clock of runs.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -35,7 +36,10 @@ def main() -> int:
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * plan["devices"],
         )
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {"step": 0}
+    if plan.get("ticks"):
+        clock = functools.partial(training.RunClock, now=lambda: float(kept["step"]))
+        training.RunClock = clock  # pyright: ignore[reportAttributeAccessIssue]
     begin, give = PhotoStream.__init__, PhotoStream.__next__
     make, score = training.make_replicated_step, Objective.score
 

@@ -1,0 +1,42 @@
+"""How far a run has come, in steps and in time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fast_style.run_clock import RunClock
+
+
+@given(steps=st.integers(1, 10**6), share=st.floats(0.0, 1.0), step=st.integers(0, 10**6))
+def test_steps_tell(steps: int, share: float, step: int) -> None:
+    clock = RunClock(steps)
+    clock.move(step)
+    assert not clock.timed
+    assert clock.passed == min(1.0, step / steps)
+    assert clock.stop_step(share) == round(share * steps)
+    assert clock.over(share) == (step >= round(share * steps))
+    assert clock.over() == (step >= steps)
+
+
+def test_time_tells_and_stands_still_between_two_moves() -> None:
+    now = [50.0]
+    clock = RunClock(seconds=100.0, spent=20.0, now=lambda: now[0])
+    assert clock.timed and clock.stop_step(0.5) is None
+    clock.move(7)
+    assert (clock.passed, clock.step) == (0.2, 7)
+    now[0] = 85.0
+    assert clock.passed == 0.2 and not clock.over(0.5)
+    clock.move(8)
+    assert clock.passed == 0.55 and clock.over(0.5) and not clock.over()
+    assert clock.elapsed() == 55.0
+    now[0] = 1000.0
+    clock.move(9)
+    assert clock.passed == 1.0 and clock.over()
+
+
+@pytest.mark.parametrize("lengths", [{}, {"steps": 1, "seconds": 1.0}])
+def test_one_of_the_two_decides(lengths: dict) -> None:
+    with pytest.raises(ValueError, match="expected either steps or seconds"):
+        RunClock(**lengths)
