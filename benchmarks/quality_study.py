@@ -211,12 +211,19 @@ _COSTLY = (
 
 def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
     """Returns how many steps fit into a stage's share of the time."""
-    small_first = stage.settings.get("small_first", 0.0)
-    cost = (1.0 - small_first) * _cost(options, folder, stage)
-    if small_first:
-        side = stage.settings.get("image_size", options.image_size) // 2
-        half = Stage({**stage.settings, "image_size": side, "small_first": 0.0})
-        cost += small_first * _cost(options, folder, half)
+    small_first, mini_first = (
+        stage.settings.get(key, 0.0) for key in ("small_first", "mini_first")
+    )
+    ends = sorted({small_first, mini_first, 1.0} - {0.0})
+    cost = 0.0
+    for begin, end in zip([0.0, *ends], ends, strict=False):
+        settings = {**stage.settings, "small_first": 0.0, "mini_first": 0.0}
+        if begin < small_first:
+            settings["image_size"] = stage.settings.get("image_size", options.image_size) // 2
+        if begin < mini_first:
+            settings["loss_model"] = "vgg_mini"
+            settings["loss_model_file"] = "pretrained/vgg_mini.safetensors"
+        cost += (end - begin) * _cost(options, folder, Stage(settings))
     return max(1, round(options.steps * stage.share / cost))
 
 

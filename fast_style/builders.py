@@ -25,6 +25,7 @@ from fast_style.loss_weights import weights_sha256
 from fast_style.objective import Objective, style_grams
 from fast_style.prepare import check_prepared
 from fast_style.provenance import file_sha256, git_commit, names_sha256, package_versions
+from fast_style.run_clock import SECONDS
 from fast_style.train_state import StepSettings
 from fast_style.transform_net import architecture, init_weights
 
@@ -34,9 +35,6 @@ PREVIEW_SIZE = 512  # px, long side
 # learned from then on. All others decide what the weights so far were learned for.
 _FREE_KEYS = {
     # When and where.
-    "steps": "",
-    "epoch": "",
-    "minutes": "",
     "naming": "",
     "model_path": "",
     "val_dataset": "",
@@ -339,18 +337,13 @@ def check_resumable(
         return [f"{checkpoint.name} does not say how it was made; going on with this configuration"]
     # A key that the run on disk does not know had no effect: its default.
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    problems, notes = [], []
+    problems, notes = [], _new_length(config, before)
     for key, value in now["config"].items():
         then = before["config"].get(key, _plain(defaults[key]))
-        if then == value:
+        if then == value or key in LENGTHS:
             continue
         if key in _FREE_KEYS:
             advice = f" ({_FREE_KEYS[key]})" if _FREE_KEYS[key] else ""
-            if key in LENGTHS and config.learning_rate_schedule == "cosine":
-                advice = " (the learning rate falls over the new length from here on)"
-            for share in ("small_first", "mini_first"):
-                if key in LENGTHS and getattr(config, share):
-                    advice += f" ({share} is a share of the new length)"
             notes.append(f"{key} changed from {then!r} to {value!r}{advice}")
         else:
             problems.append(f"{key}: was {then!r}, now {value!r}")
@@ -370,10 +363,34 @@ def check_resumable(
             f"the old run; --fresh --set init_from={config.run_folder} starts from its weights)",
             problems,
         )
+    minis = {made["mini_sha256"] for made in (before, now) if "mini_sha256" in made}
+    if len(minis) > 1:
+        notes.append("the weights of vgg_mini changed (they hold from here on)")
     then = before.get("precision", now["precision"])
     if then != now["precision"]:
         notes.append(f"precision was {then} so far and is {now['precision']} on this machine")
     return notes
+
+
+def _new_length(config: RunConfig, before: Mapping[str, Any]) -> list[str]:
+    """Says what it means that a run is to be of another length than before, if it is."""
+    then = {key: before["config"].get(key) for key in LENGTHS}
+    then = {key: value for key, value in then.items() if value is not None}
+    now = {key: getattr(config, key) for key in LENGTHS if getattr(config, key) is not None}
+    if not then or then == now:
+        return []
+    [(old, was)], [(new, value)] = then.items(), now.items()
+    change = f"{old} changed from {was!r} to {value!r}"
+    if old != new:
+        change = f"{new}: {value!r} takes the place of {old}: {was!r}"
+    if new == "minutes" and SECONDS not in before:
+        change += " (they begin now)"
+    if config.learning_rate_schedule == "cosine":
+        change += " (the learning rate falls over the new length from here on)"
+    for share in ("small_first", "mini_first"):
+        if getattr(config, share):
+            change += f" ({share} is a share of the new length)"
+    return [change]
 
 
 def _plain(value: Any) -> Any:

@@ -202,7 +202,7 @@ def _terminal() -> Any:
                 assert header.minutes is not None
                 self.progress = TimedProgress(60.0 * header.minutes, spent=header.seconds)
             else:
-                self.progress = Progress(header.steps, start=header.start_step, costs=header.parts)
+                self.progress = Progress(header.steps, start=header.start_step, costs=header.costs)
 
         @outliving_output
         def on_step(self, step: int) -> None:

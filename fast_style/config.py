@@ -19,6 +19,7 @@ from fast_style.flat_config import Problem, check_keys
 from fast_style.loss_models import (
     LOSS_MODELS,
     MINI,
+    MINI_LAYERS,
     VGG_BLOCKS,
     default_weights_file,
     vgg_layers,
@@ -41,7 +42,7 @@ _REPLACES = {
     **{key: tuple(other for other in LENGTHS if other != key) for key in LENGTHS},
     "styles": ("style_image", "style_weight"),
     "style_image": ("styles",),
-    "loss_model": LOSS_MODEL_KEYS,
+    "loss_model": (*LOSS_MODEL_KEYS, "mini_first"),
     "arch": ("norm_learning_rate", ("init_from", START)),
     "width": (("init_from", START),),
 }
@@ -244,8 +245,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     An override of `epoch`, `steps` or `minutes` takes the place of what the file has of these; one
     of `styles` takes the place of `style_image` and `style_weight`, and one of `style_image` that
     of `styles`. One of `loss_model` drops the file's `loss_model_file`, which is another network's,
-    and one of `arch` its `norm_learning_rate`. One of `arch` or `width` drops an `init_from` of
-    `START`, a net that fits neither.
+    and its `mini_first`, and one of `arch` its `norm_learning_rate`. One of `arch` or `width` drops
+    an `init_from` of `START`, a net that fits neither.
 
     Args:
       path: A UTF-8 file of at most `flat_config.MAX_FILE_BYTES`, in YAML 1.2.
@@ -327,8 +328,17 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             frozenset({"mini_first", "loss_model"}),
             f"mini_first: vgg_mini reports the losses of vgg_16, and loss_model is {loss_model}; "
-            "remove mini_first or choose vgg_16",
+            "set mini_first to 0 or choose vgg_16",
         )
+    elif values.get("mini_first"):
+        for key in ("content_layers", "style_layers"):
+            lacking = [name for name in values.get(key, ()) if name not in MINI_LAYERS]
+            if lacking:
+                yield Problem(
+                    frozenset({"mini_first", key}),
+                    f"mini_first: vgg_mini does not have {checks.show(lacking[0])} of {key}, but "
+                    f"{', '.join(MINI_LAYERS)}; choose from these or set mini_first to 0",
+                )
 
     if values.get("arch") == "slim2016":
         width = values.get("width")

@@ -14,6 +14,11 @@ VGG_BLOCKS = {
 MINI = "vgg_mini"
 """The distilled network, see `mini_net`; its layers may be called by its teacher's names."""
 
+MINI_LAYERS = tuple(
+    f"vgg_16/conv{block}/conv{block}_{layer}" for block, layer in ((1, 2), (2, 2), (3, 3), (4, 3))
+)
+"""What those of its layers that have a metric are called in VGG16."""
+
 BUNDLED = Path("pretrained/vgg_mini.safetensors")
 """The distilled network's weights, which come along with the project."""
 

@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+# What checkpoints say of a run that goes by the clock, or did in an earlier sitting: the seconds it
+# has taken, and the step at which its last part began, none before that.
+SECONDS, LAST_PART = "training_seconds", "last_part_step"
+
 
 @dataclass
 class RunClock:
@@ -14,8 +18,8 @@ class RunClock:
     Attributes:
       steps: Steps of the whole run; none: `seconds` decides.
       seconds: How long it may take, earlier sittings included; none: `steps` decides.
-      spent: Seconds that earlier sittings took.
-      now: The time, on a clock that nobody sets. It begins to count when this is made.
+      spent: Seconds that earlier sittings took. Those of this one count from when this is made.
+      now: The time, on a clock that nobody sets.
       step: Steps done.
       passed: The share of the run that is over, 0 to 1.
     """

@@ -26,8 +26,8 @@ class RunHeader:
       photos: Number of training photos.
       steps: Steps at the end of the run; none: `minutes` decides.
       minutes: How long the run takes; none: `steps` decides.
-      parts: Where each part of the run ends, as a share of it, and what a step of it costs in
-        those of the last part.
+      costs: Where each part of the run ends, as a share of it, and how long a step takes there:
+        about so much of one with nothing quick first.
       small_first: Share of the run, its beginning, on pictures of half the size; 0 once it is done.
       mini_first: The same of what `vgg_mini` judges.
       start_step: Steps already done.
@@ -47,7 +47,7 @@ class RunHeader:
     photos: int
     steps: int | None
     minutes: float | None
-    parts: tuple[tuple[float, float], ...]
+    costs: tuple[tuple[float, float], ...]
     small_first: float
     mini_first: float
     start_step: int
@@ -89,8 +89,8 @@ class TrainResult:
       first: Losses of this run's first step that was finite; empty if there was none.
       last: Losses averaged over its last 20 steps, those that were not finite left out.
       seconds: Time spent in the loop.
-      images_per_second: Over this run's steps on its last size of pictures, the first one left
-        out, as it holds the tracing.
+      images_per_second: Over this run's steps of its last part, the first one left out, as it
+        holds the tracing.
       skipped: {photo: why it could not be read}.
       skipped_steps: Steps whose batch was skipped because its loss or gradient was not finite.
       interrupted: Whether a person or the system stopped it.

@@ -27,7 +27,8 @@ class RunPart:
       config: The run's configuration, but with the sizes, style weights and loss network of this
         part.
       until: The share of the run at which it ends.
-      cost: The time of a step as a share of that of the run's last steps, roughly.
+      cost: The time of a step, roughly, as a share of that of one on pictures of the whole size
+        with the run's own loss network.
     """
 
     config: RunConfig

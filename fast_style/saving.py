@@ -25,6 +25,7 @@ from fast_style.checkpoints import (
 from fast_style.errors import FastStyleError
 from fast_style.files import refusal
 from fast_style.images import write_image
+from fast_style.run_clock import LAST_PART, SECONDS
 from fast_style.stylize import stylize_batch
 from fast_style.train_state import TrainState
 
@@ -69,13 +70,16 @@ class RunWriter:
         """Closes TensorBoard's event file."""
         self.events.close()
 
-    def save_checkpoint(self, state: TrainState, step: int, *, spare: int | None) -> Path:
+    def save_checkpoint(
+        self, state: TrainState, step: int, *, spare: int | None, more: Mapping[str, Any]
+    ) -> Path:
         """Writes the model file, the checkpoint and the preview.
 
         Args:
           state: What to save.
           step: Steps done.
           spare: A step whose checkpoint remains however old it is.
+          more: Adds to the description: what the next sitting has to know.
 
         Returns:
           The checkpoint's prefix.
@@ -84,12 +88,12 @@ class RunWriter:
           FastStyleError: If something cannot be written, or weights have diverged.
         """
         # The model first: it refuses weights that have diverged, before a checkpoint holds them.
-        self.save_model(state, step)
+        self.save_model(state, step, more=more)
         path = save_checkpoint(
             self.folder,
             step,
             state.tensors(),
-            self.description,
+            {**self.description, **more},
             keep=self.keep_checkpoints,
             spare=spare,
         )
@@ -97,7 +101,12 @@ class RunWriter:
         return path
 
     def save_model(
-        self, state: TrainState, step: int, validation: Mapping[str, float] | None = None
+        self,
+        state: TrainState,
+        step: int,
+        validation: Mapping[str, float] | None = None,
+        *,
+        more: Mapping[str, Any],
     ) -> None:
         """Writes the model file.
 
@@ -105,28 +114,31 @@ class RunWriter:
           state: Whose weights.
           step: Steps done.
           validation: Its held-out losses, where known.
+          more: Adds to the description.
 
         Raises:
           FastStyleError: If it cannot be written, or weights have diverged.
         """
         weights = {name: value.numpy() for name, value in state.weights.items()}
-        self._write_model(weights, step, validation)
+        self._write_model(weights, step, validation, more)
 
     def save_best_model(
         self, state: TrainState, step: int, validation: Mapping[str, float]
     ) -> None:
         """Makes the weights of an earlier checkpoint the model; `state` only names them."""
-        tensors, _ = read_checkpoint(checkpoint_path(self.folder, step))
+        tensors, run = read_checkpoint(checkpoint_path(self.folder, step))
         weights = {name: tensors[name] for name in state.weights}
-        self._write_model(weights, step, validation)
+        more = {key: run[key] for key in (SECONDS, LAST_PART) if key in run}
+        self._write_model(weights, step, validation, more)
 
     def _write_model(
         self,
         weights: Mapping[str, np.ndarray],
         step: int,
         validation: Mapping[str, float] | None,
+        more: Mapping[str, Any],
     ) -> None:
-        metadata = {**self.description, "steps": step}
+        metadata = {**self.description, **more, "steps": step}
         if validation:
             metadata["validation"] = dict(validation)
         model = Model(self.arch, self.width, self.style_names, weights, metadata)

@@ -51,7 +51,7 @@ from fast_style.loss_models import MINI
 from fast_style.objective import Objective
 from fast_style.provenance import names_sha256
 from fast_style.replicas import Replicas, form_replicas
-from fast_style.run_clock import RunClock
+from fast_style.run_clock import LAST_PART, SECONDS, RunClock
 from fast_style.run_events import (
     LoggingObserver,
     RunHeader,
@@ -76,8 +76,6 @@ HELD_OUT = 64  # At most so many held-out photos are scored at a checkpoint.
 # Pictures are most of what TensorBoard keeps: a megabyte each time.
 IMAGES_EVERY_SUMMARIES = 10
 LAST_STEPS = 20  # A run's last losses are averaged over so many steps.
-# How long a run of `minutes` has taken, in what it writes.
-_SECONDS = "training_seconds"
 
 
 def train(
@@ -124,7 +122,6 @@ def train(
             config.naming,
             ["minutes: processes that train together have no common clock; give steps instead"],
         )
-    clock = RunClock(steps, None if config.minutes is None else 60.0 * config.minutes)
     preview = preview_picture(config, photos) if is_chief else None
     replicas = form_replicas(cluster, config.batch_size)
     with replicas.contact(), contextlib.ExitStack() as stack:
@@ -143,8 +140,7 @@ def train(
             if fresh or newest_checkpoint(folder) is None:
                 beginning = begin(config)
             stack.enter_context(RunLock(folder))
-        state, notes, beginning = _resume_or_start(config, beginning, description, replicas)
-        clock.spent = description.get(_SECONDS, 0.0)
+        state, notes, beginning, told = _resume_or_start(config, beginning, description, replicas)
         writer, targets = None, []
         if preview is not None:
             if fresh and (aside := set_aside(folder)):
@@ -157,6 +153,9 @@ def train(
             )
             targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
+        seconds = None if config.minutes is None else 60.0 * config.minutes
+        # What it took to get here does not count, so that there is always time for a step.
+        clock = RunClock(steps, seconds, spent=told.get(SECONDS, 0.0))
         clock.move(start_step)
         parts = run_parts(config)
         observer.on_start(
@@ -168,7 +167,7 @@ def train(
                 photos=len(photos),
                 steps=steps,
                 minutes=config.minutes,
-                parts=tuple((part.until, part.cost) for part in parts),
+                costs=tuple((part.until, part.cost) for part in parts),
                 small_first=0.0 if clock.over(config.small_first) else config.small_first,
                 mini_first=0.0 if clock.over(config.mini_first) else config.mini_first,
                 start_step=start_step,
@@ -208,14 +207,16 @@ def train(
                     )
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
                 trainers.append(_Trainer(part.config.image_size, part.until, step))
-        # Where time decides, the step at which the last part began is not known beforehand.
-        last_part = 0 if len(parts) == 1 else clock.stop_step(parts[-2].until)
+        begins = max((part.until for part in parts[:-1]), default=0.0)
+        last_part = clock.stop_step(begins)
+        if last_part is None and clock.over(begins):
+            last_part = told.get(LAST_PART, 0)
         run = _Run(
             config=config,
             state=state,
             photos=photos,
             clock=clock,
-            description=description,
+            keeps_time=clock.timed or SECONDS in told,
             trainers=trainers,
             last_part=last_part,
             observer=observer,
@@ -272,13 +273,15 @@ def _resume_or_start(
     beginning: Beginning | None,
     description: dict[str, Any],
     replicas: Replicas,
-) -> tuple[TrainState, list[str], Beginning | None]:
-    """Returns the state to begin with, notes, and the beginning; completes the description.
+) -> tuple[TrainState, list[str], Beginning | None, dict[str, Any]]:
+    """Returns the state to begin with, notes, the beginning, and what the checkpoint tells.
+
+    Completes the description.
 
     `beginning` is that of a new run, and None to go on. Where several processes train, the chief
     alone looks, and the others take over what it has found.
     """
-    found, notes = None, []
+    found, notes, earlier = None, [], {}
     if replicas.cluster.is_chief:
         if beginning is None:
             found = read_newest_checkpoint(config.run_folder)
@@ -299,8 +302,6 @@ def _resume_or_start(
         if "started_from" in earlier:
             description["started_from"] = earlier["started_from"]
         description["config"]["init_from"] = earlier.get("config", {}).get("init_from")
-        if config.minutes is not None:
-            description[_SECONDS] = earlier.get(_SECONDS, 0.0)
     with replicas.scope():
         state = TrainState(weights)
     if found is not None:
@@ -308,7 +309,7 @@ def _resume_or_start(
         for path in found[3]:
             put_out_of_the_way(path)
     replicas.take_over([*state.tensors().values(), state.step])
-    return state, notes, beginning
+    return state, notes, beginning, earlier
 
 
 def _target_names(config: RunConfig) -> list[str]:
@@ -337,7 +338,7 @@ class _Run:
     state: TrainState
     photos: tuple[Path, ...]
     clock: RunClock
-    description: dict[str, Any]  # The writer's.
+    keeps_time: bool  # Whether checkpoints tell how long the run has taken.
     trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
     last_part: int | None  # The step at which the last part begins; none: not known yet.
     observer: TrainObserver
@@ -415,7 +416,7 @@ class _Run:
             self._save(validate=False)
         elif self.step and self.writer is not None:
             if not (config.run_folder / MODEL_FILE).is_file():
-                self.writer.save_model(self.state, self.step)
+                self.writer.save_model(self.state, self.step, more=self._told())
         model_step = self.step
         best = self.record.best_step
         at_its_end = self.converged or (not interrupted and self.clock.over())
@@ -453,7 +454,7 @@ class _Run:
             self.clock.move(step)
             is_first = step == before + 1
             if is_first or step % config.log_every_steps == 0 or self.clock.over():
-                values = taken.values  # Waits for the device, so that the clock counts it.
+                values = taken.values  # Waits for the device, so that the speed counts it.
                 self.observer.on_log(speed.report(step, values))
             if not self.first and taken.finite:
                 self.first = taken.values
@@ -465,6 +466,7 @@ class _Run:
                 self.writer.summarize(step, taken.values, pictures)
             if step % config.checkpoint_every_steps == 0 or self.clock.over():
                 self._save(validate=True)
+                self.clock.move(step)
                 if self.converged:
                     return
 
@@ -554,15 +556,19 @@ class _Run:
         """Writes a checkpoint and what goes with it, then scores the held-out photos."""
         self._settle()
         self.saved = self.step
-        if self.clock.timed:
-            self.description[_SECONDS] = round(self.clock.elapsed(), 1)
         if self.writer is not None:
-            best = self.record.best_step
-            path = self.writer.save_checkpoint(self.state, self.step, spare=best)
+            best, more = self.record.best_step, self._told()
+            path = self.writer.save_checkpoint(self.state, self.step, spare=best, more=more)
             validation = self._validate(self.writer) if validate else {}
             self.observer.on_checkpoint(path, validation)
         if validate:
             self._agree()
+
+    def _told(self) -> dict[str, Any]:
+        """What the next sitting has to know."""
+        if not self.keeps_time:
+            return {}
+        return {SECONDS: self.clock.elapsed(), LAST_PART: self.last_part}
 
     def _validate(self, writer: RunWriter) -> dict[str, float]:
         """Scores the held-out photos, and takes note."""
@@ -570,7 +576,7 @@ class _Run:
         if validation:
             self.record.add(self.step, validation[tags.TOTAL])
             self.record.write(self.config.run_folder)
-            writer.save_model(self.state, self.step, validation)
+            writer.save_model(self.state, self.step, validation, more=self._told())
             scalars = {f"validation/{tag}": value for tag, value in validation.items()}
             writer.summarize(self.step, scalars)
         return validation

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 # The same convolutions on every processor, and those that are traced sooner: with the others,
 # test_replicas.py takes 160 s in place of 95. The tests of `winograd` turn them on.
 os.environ.setdefault("FAST_STYLE_WINOGRAD", "0")
+
+# No time limit for an example: machines that run tests are busy.
+hypothesis.settings.register_profile("timeless", deadline=None)
+hypothesis.settings.load_profile("timeless")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

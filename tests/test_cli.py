@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import functools
+import itertools
 import json
 import logging
 import os
@@ -167,6 +169,33 @@ def test_a_finished_run_says_that_nothing_is_left_to_do(
     assert "steps:         2, 2 done before\n" in out
     assert "note: model_path changed from" in out
     assert "nothing left to do" in out
+
+
+def test_a_run_of_minutes_says_what_it_does_with_them(
+    world: tiny.World,
+    workplace: Path,
+    quick_steps: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seconds = itertools.count()  # One each time that somebody looks.
+    clock = functools.partial(training.RunClock, now=lambda: float(next(seconds)))
+    monkeypatch.setattr(training, "RunClock", clock)
+    keys = {"image_size": 64, "small_first": 0.25, "mini_first": 0.5}
+    path = world.config_file(workplace, steps=None, minutes=2, **keys)
+    assert main(["train", "-c", str(path)]) == 0
+    out = capsys.readouterr().out
+    start = (
+        "time:          2m 00s, the first 30s on half the size, the first 1m 00s judged by vgg_mini"
+    )
+    assert f"\n{start}\n" in out
+    done = int(re.findall(r"done: +(\d+) steps in all", out)[0])
+    assert done > 100 and f"\nstep {done} " in out and " left\n" in out
+    assert main(["train", "-c", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"\ntime:          2m 00s, {done} steps in 2m " in out
+    advice = "raise minutes to go on, or start over with --fresh"
+    assert f"{workplace}/models/tiny has {done} steps, and 2 minutes are over; {advice}\n" in out
 
 
 def test_a_converged_run_started_again_says_what_would_let_it_go_on(

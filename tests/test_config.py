@@ -23,7 +23,7 @@ from fast_style.config import (
 )
 from fast_style.errors import ConfigError
 from fast_style.flat_config import MAX_FILE_BYTES
-from fast_style.loss_models import LOSS_MODELS, vgg_layers
+from fast_style.loss_models import LOSS_MODELS, MINI_LAYERS, vgg_layers
 
 ROOT = Path(__file__).parents[1]
 
@@ -239,6 +239,7 @@ def test_an_hour_by_the_clock_differs_from_the_file_of_its_style_in_how_it_learn
         naming="hour",
         epoch=None,
         minutes=60.0,
+        checkpoint_every_steps=500,
         batch_size=1,
         random_crop=True,
         random_flip=True,
@@ -562,8 +563,24 @@ def test_vgg_mini_comes_first_only_before_what_it_reports() -> None:
     layers = {"content_layers": ["vgg_19/conv3/conv3_3"], "style_layers": ["vgg_19/conv3/conv3_3"]}
     assert problems_of(mini_first=0.5, loss_model="vgg_19", **layers) == (
         "mini_first: vgg_mini reports the losses of vgg_16, and loss_model is vgg_19; "
-        "remove mini_first or choose vgg_16",
+        "set mini_first to 0 or choose vgg_16",
     )
+
+
+def test_vgg_mini_comes_first_only_with_layers_that_it_has() -> None:
+    layers = ["vgg_16/conv1/conv1_2", "vgg_16/conv4/conv4_2"]
+    assert problems_of(mini_first=0.5, style_layers=layers) == (
+        "mini_first: vgg_mini does not have 'vgg_16/conv4/conv4_2' of style_layers, but "
+        f"{', '.join(MINI_LAYERS)}; choose from these or set mini_first to 0",
+    )
+    assert config_from_dict(changed(mini_first=0, style_layers=layers), "run.yml").mini_first == 0
+
+
+def test_overriding_the_loss_model_drops_what_comes_before_it(tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps(changed(mini_first=0.5)))
+    assert load_config(path).mini_first == 0.5
+    assert load_config(path, ["loss_model=vgg_mini"]).mini_first == 0.0
+    assert load_config(path, ["loss_model=vgg_16", "mini_first=0.2"]).mini_first == 0.2
 
 
 def test_slim2016_takes_one_width_and_one_style() -> None:

@@ -19,11 +19,10 @@ from fast_style.errors import ConfigError, ImageError
 from fast_style.images import cover_crop, fit_long_side, read_image
 from fast_style.yaml12 import YamlError, read_yaml
 
-# The same examples in every run, and no time limit: machines that run tests are busy.
+# The same examples in every run.
 bounded = settings(
     max_examples=60,
     derandomize=True,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

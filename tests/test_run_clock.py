@@ -9,15 +9,35 @@ from hypothesis import strategies as st
 from fast_style.run_clock import RunClock
 
 
-@given(steps=st.integers(1, 10**6), share=st.floats(0.0, 1.0), step=st.integers(0, 10**6))
-def test_steps_tell(steps: int, share: float, step: int) -> None:
-    clock = RunClock(steps)
-    clock.move(step)
+def test_steps_tell() -> None:
+    clock = RunClock(1000)
     assert not clock.timed
-    assert clock.passed == min(1.0, step / steps)
-    assert clock.stop_step(share) == round(share * steps)
-    assert clock.over(share) == (step >= round(share * steps))
-    assert clock.over() == (step >= steps)
+    told = []
+    for step in (0, 749, 750, 999, 1000, 1200):
+        clock.move(step)
+        told.append((clock.passed, clock.over(0.0), clock.over(0.75), clock.over()))
+    assert told == [
+        (0.0, True, False, False),
+        (0.749, True, False, False),
+        (0.75, True, True, False),
+        (0.999, True, True, False),
+        (1.0, True, True, True),
+        (1.0, True, True, True),
+    ]
+
+
+@given(steps=st.integers(1, 10**6), share=st.floats(0.0, 1.0))
+def test_a_part_is_over_at_the_step_at_which_it_stops_and_not_before(
+    steps: int, share: float
+) -> None:
+    clock = RunClock(steps)
+    stop = clock.stop_step(share)
+    assert stop is not None and 0 <= stop <= steps
+    clock.move(stop)
+    assert clock.over(share)
+    if stop:
+        clock.move(stop - 1)
+        assert not clock.over(share)
 
 
 def test_time_tells_and_stands_still_between_two_moves() -> None:

@@ -41,6 +41,7 @@ from fast_style.training import train
 from fast_style.transform_net import init_weights, transform, weight_count
 
 MODEL = "model.safetensors"
+PREFIX = "fast-style-model.ckpt"
 
 
 class Recorder(TrainObserver):
@@ -639,24 +640,63 @@ def test_parts_have_their_share_of_the_time(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys: Any = {"image_size": 64, "small_first": 0.5, "mini_first": 0.75}
-    sides: list[int] = []
+    seen: list[tuple[int, str]] = []
     make = training.make_train_step
 
     def make_and_tell(state: Any, objective: Any, settings: Any, **kwargs: Any) -> Any:
         step = make(state, objective, settings, **kwargs)
 
         def told(photos: Any, choice: Any) -> Any:
-            sides.append(photos.shape[1])
+            seen.append((photos.shape[1], objective.network.weights_file.name))
             return step(photos, choice)
 
         return told
 
     monkeypatch.setattr(training, "make_train_step", make_and_tell)
-    result, recorder = run_timed(world, tmp_path, monkeypatch, **keys)
-    assert result.steps == 6
-    assert sides == [32, 32, 32, 64, 64, 64]
-    assert recorder.header is not None
-    assert [share for share, _ in recorder.header.parts] == [0.5, 0.75, 1.0]
+    result, _ = run_timed(world, tmp_path, monkeypatch, minutes=8 / 60, **keys)
+    assert result.steps == 8
+    mini, whole = "vgg_mini.safetensors", world.weights.name
+    assert seen == [(32, mini)] * 4 + [(64, mini)] * 2 + [(64, whole)] * 2
+
+
+def test_time_that_saving_takes_counts(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Ticking(monkeypatch)
+
+    def slow(path: Path, validation: Mapping[str, float]) -> None:
+        Recorder.on_checkpoint(recorder, path, validation)
+        recorder.now += 2.5
+
+    monkeypatch.setattr(recorder, "on_checkpoint", slow)
+    config = world.config(tmp_path, steps=None, minutes=0.1, checkpoint_every_steps=2)
+    with tiny.working_in(tmp_path):
+        result = train(config, observer=recorder)
+    # Two steps, a checkpoint, a step and a half, and the end comes while the second is written.
+    assert (result.steps, result.interrupted) == (4, False)
+    assert [name for name, _ in recorder.checkpoints] == [f"{PREFIX}-2", f"{PREFIX}-4"]
+
+
+def test_minutes_that_follow_steps_begin_with_them(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(recorder: Recorder) -> str:
+        assert recorder.header is not None
+        [found] = recorder.header.notes
+        return found
+
+    run_tiny(world, tmp_path, steps=2)
+    result, recorder = run_timed(world, tmp_path, monkeypatch)
+    assert (recorder.header and recorder.header.seconds, result.steps) == (0.0, 8)
+    assert note(recorder) == "minutes: 0.1 takes the place of steps: 2 (they begin now)"
+    # Steps in between take time, too.
+    ticking = Ticking(monkeypatch)
+    with tiny.working_in(tmp_path):
+        train(world.config(tmp_path, steps=10), observer=ticking)
+    assert note(ticking) == "steps: 10 takes the place of minutes: 0.1"
+    result, recorder = run_timed(world, tmp_path, monkeypatch, minutes=0.2)
+    assert (recorder.header and recorder.header.seconds, result.steps) == (8.0, 14)
+    assert note(recorder) == "minutes: 0.2 takes the place of steps: 10"
 
 
 def test_patience_in_time_begins_with_the_last_part(
@@ -676,6 +716,26 @@ def test_patience_in_time_begins_with_the_last_part(
     )
     assert result.converged
     assert recorder.steps == list(range(1, 9))  # Six, and two that are no better.
+
+
+def test_a_run_of_minutes_that_ran_out_of_patience_has_nothing_left_to_do(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: Any = {
+        "image_size": 64,
+        "small_first": 0.5,
+        "minutes": 0.2,
+        "learning_rate": 1e-30,
+        "checkpoint_every_steps": 1,
+        "val_dataset": str(world.held_out),
+        "patience_checkpoints": 2,
+    }
+    first, _ = run_timed(world, tmp_path, monkeypatch, interrupt_at=7, **keys)
+    assert first.interrupted and first.steps == 7
+    second, went_on = run_timed(world, tmp_path, monkeypatch, **keys)
+    assert second.converged and went_on.steps == [8]
+    third, nothing = run_timed(world, tmp_path, monkeypatch, **keys)
+    assert third.converged and nothing.steps == []
 
 
 def test_processes_that_train_together_need_steps(world: tiny.World, tmp_path: Path) -> None:
