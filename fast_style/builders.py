@@ -365,7 +365,7 @@ def check_resumable(
         )
     minis = {made["mini_sha256"] for made in (before, now) if "mini_sha256" in made}
     if len(minis) > 1:
-        notes.append("the weights of vgg_mini changed (they hold from here on)")
+        notes.append("the weights of vgg_mini changed (they hold for what it is still to judge)")
     then = before.get("precision", now["precision"])
     if then != now["precision"]:
         notes.append(f"precision was {then} so far and is {now['precision']} on this machine")
@@ -377,7 +377,7 @@ def _new_length(config: RunConfig, before: Mapping[str, Any]) -> list[str]:
     then = {key: before["config"].get(key) for key in LENGTHS}
     then = {key: value for key, value in then.items() if value is not None}
     now = {key: getattr(config, key) for key in LENGTHS if getattr(config, key) is not None}
-    if not then or then == now:
+    if len(then) != 1 or then == now:
         return []
     [(old, was)], [(new, value)] = then.items(), now.items()
     change = f"{old} changed from {was!r} to {value!r}"

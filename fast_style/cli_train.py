@@ -245,7 +245,7 @@ def _header_lines(header: RunHeader) -> list[tuple[str, str]]:
     if header.start_step:
         resumed = f", {header.start_step:,} done before"
         if header.minutes is not None:
-            resumed = f", {header.start_step:,} steps in {duration(header.seconds)} before"
+            resumed = f", {duration(header.seconds)} of it over, {header.start_step:,} steps done"
     origin = f", from {header.init_from}" if header.init_from else ""
     return [
         ("device", header.device),

@@ -332,10 +332,11 @@ def _rules(values: Mapping[str, Any]) -> Iterator[Problem]:
         )
     elif values.get("mini_first"):
         for key in ("content_layers", "style_layers"):
-            lacking = [name for name in values.get(key, ()) if name not in MINI_LAYERS]
+            others = set(vgg_layers("vgg_16")) - set(MINI_LAYERS)
+            lacking = [name for name in values.get(key, ()) if name in others]
             if lacking:
                 yield Problem(
-                    frozenset({"mini_first", key}),
+                    frozenset({"mini_first", "loss_model", key}),
                     f"mini_first: vgg_mini does not have {checks.show(lacking[0])} of {key}, but "
                     f"{', '.join(MINI_LAYERS)}; choose from these or set mini_first to 0",
                 )

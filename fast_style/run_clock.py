@@ -18,7 +18,7 @@ class RunClock:
     Attributes:
       steps: Steps of the whole run; none: `seconds` decides.
       seconds: How long it may take, earlier sittings included; none: `steps` decides.
-      spent: Seconds that earlier sittings took. Those of this one count from when this is made.
+      spent: Seconds that earlier sittings took; those of this one count from `start` on.
       now: The time, on a clock that nobody sets.
       step: Steps done.
       passed: The share of the run that is over, 0 to 1.
@@ -30,13 +30,17 @@ class RunClock:
     now: Callable[[], float] = time.monotonic
     step: int = field(default=0, init=False)
     passed: float = field(default=0.0, init=False)
+    _began: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """Begins to count."""
+        """Checks that one of the two decides."""
         if (self.steps is None) == (self.seconds is None):
             raise ValueError(
                 f"expected either steps or seconds, got {self.steps} and {self.seconds}"
             )
+
+    def start(self) -> None:
+        """Begins to count the seconds of this sitting."""
         self._began = self.now()
 
     @property
@@ -46,7 +50,7 @@ class RunClock:
 
     def elapsed(self) -> float:
         """Returns the seconds that the run has taken so far, earlier sittings included."""
-        return self.spent + self.now() - self._began
+        return self.spent + (0.0 if self._began is None else self.now() - self._began)
 
     def move(self, step: int) -> None:
         """Takes note that so many steps are done, and of the time."""

@@ -153,7 +153,10 @@ class TrainObserver:
         """Called once, before the first step."""
 
     def on_log(self, report: StepReport) -> None:
-        """Called every `log_every_steps` steps, and after the first and the last."""
+        """Called every `log_every_steps` steps, and after the first and the last.
+
+        Where saving a step uses up the time of a run, nobody knew before that it was the last.
+        """
 
     def on_step(self, step: int) -> None:
         """Called after every step."""

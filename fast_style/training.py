@@ -154,7 +154,6 @@ def train(
             targets = write_targets(GENERATED_FOLDER, target_names, pictures)
         start_step = int(state.step.numpy())
         seconds = None if config.minutes is None else 60.0 * config.minutes
-        # What it took to get here does not count, so that there is always time for a step.
         clock = RunClock(steps, seconds, spent=told.get(SECONDS, 0.0))
         clock.move(start_step)
         parts = run_parts(config)
@@ -376,17 +375,22 @@ class _Run:
         config = self.config
         interrupted = False
         began = time.perf_counter()
-        if self.saved and self.step % config.checkpoint_every_steps == 0:
+        scored = self.step % config.checkpoint_every_steps == 0 or self.clock.over()
+        if self.saved and scored:
             # A run that was stopped while it scored this checkpoint owes its score.
             if self.writer is not None and self.step not in self.record.totals:
                 self._validate(self.writer)
         self._agree()
         skipped: dict[Path, str] = {}
         speed = StepClock(config.batch_size, lambda: 0.0)
+        # What it took to get here does not count, so that there is always time for a step.
+        self.clock.start()
         try:
             for trainer in self.trainers:
                 if self.converged or self.asked_to_stop:
                     break
+                if self.clock.over(trainer.until):
+                    continue
                 if self.last_part is None and trainer is self.trainers[-1]:
                     self.last_part = self.step
                 self.train_step = trainer.step
@@ -568,7 +572,10 @@ class _Run:
         """What the next sitting has to know."""
         if not self.keeps_time:
             return {}
-        return {SECONDS: self.clock.elapsed(), LAST_PART: self.last_part}
+        last_part = self.last_part
+        if last_part is not None and last_part > self.step:
+            last_part = None  # Steps decide where it is to begin; in time it may be elsewhere.
+        return {SECONDS: self.clock.elapsed(), LAST_PART: last_part}
 
     def _validate(self, writer: RunWriter) -> dict[str, float]:
         """Scores the held-out photos, and takes note."""

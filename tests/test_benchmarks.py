@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import fnmatch
 import importlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,28 @@ def test_the_quality_study_is_made_of_configurations_that_load(
     small, large = next(v for v in variants if v.name == "small_first").stages
     assert (small.settings["image_size"], small.settings["style_weight"]) == (48, 15.0)
     assert "image_size" not in large.settings
+
+
+def test_the_quality_study_counts_what_is_quick_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    study = importlib.import_module("quality_study")
+
+    def cost(options: Any, folder: Path, stage: Any) -> float:
+        small = stage.settings.get("image_size", 96) == 48
+        mini = stage.settings.get("loss_model") == "vgg_mini"
+        return (0.25 if small else 1.0) * (0.5 if mini else 1.0)
+
+    monkeypatch.setattr(study, "_cost", cost)
+    options = argparse.Namespace(image_size=96, steps=1000)
+    for settings, wanted in (
+        ({}, 1.0),
+        ({"small_first": 0.5}, 0.5 * 0.25 + 0.5),
+        ({"mini_first": 0.5}, 0.5 * 0.5 + 0.5),
+        ({"small_first": 0.25, "mini_first": 0.75}, 0.25 * 0.125 + 0.5 * 0.5 + 0.25),
+        ({"small_first": 0.75, "mini_first": 0.25}, 0.25 * 0.125 + 0.5 * 0.25 + 0.25),
+    ):
+        steps = study._steps(options, Path("."), study.Stage(settings))
+        assert steps == round(1000 / wanted), settings
 
 
 def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions(

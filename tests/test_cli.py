@@ -193,7 +193,7 @@ def test_a_run_of_minutes_says_what_it_does_with_them(
     assert done > 100 and f"\nstep {done} " in out and " left\n" in out
     assert main(["train", "-c", str(path)]) == 0
     out = capsys.readouterr().out
-    assert f"\ntime:          2m 00s, {done} steps in 2m " in out
+    assert re.search(rf"^time: +2m 00s, 2m \d\ds of it over, {done} steps done$", out, re.MULTILINE)
     advice = "raise minutes to go on, or start over with --fresh"
     assert f"{workplace}/models/tiny has {done} steps, and 2 minutes are over; {advice}\n" in out
 

@@ -44,6 +44,10 @@ def test_time_tells_and_stands_still_between_two_moves() -> None:
     now = [50.0]
     clock = RunClock(seconds=100.0, spent=20.0, now=lambda: now[0])
     assert clock.timed and clock.stop_step(0.5) is None
+    now[0] = 49.0  # Nothing counts before the start.
+    assert clock.elapsed() == 20.0
+    now[0] = 50.0
+    clock.start()
     clock.move(7)
     assert (clock.passed, clock.step) == (0.2, 7)
     now[0] = 85.0
