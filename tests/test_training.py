@@ -34,7 +34,7 @@ from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.objective import Objective
 from fast_style.provenance import file_sha256
-from fast_style.run_clock import RunClock
+from fast_style.run_clock import LAST_PART, SECONDS, RunClock
 from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
 from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
@@ -487,18 +487,20 @@ def test_small_pictures_come_first(world: tiny.World, tmp_path: Path) -> None:
             assert report.losses[tag] == pytest.approx(alone[tag], rel=1e-5), (report.step, tag)
 
 
+def impatient(world: tiny.World) -> dict[str, Any]:
+    """A run whose second half is of the whole size, and in which nothing improves, ever."""
+    return {
+        "image_size": 64,
+        "small_first": 0.5,
+        "learning_rate": 1e-30,
+        "checkpoint_every_steps": 1,
+        "val_dataset": str(world.held_out),
+        "patience_checkpoints": 2,
+    }
+
+
 def test_patience_begins_with_the_whole_size(world: tiny.World, tmp_path: Path) -> None:
-    result, recorder = run_tiny(
-        world,
-        tmp_path,
-        image_size=64,
-        small_first=0.5,
-        steps=12,
-        learning_rate=1e-30,  # Nothing improves, ever.
-        checkpoint_every_steps=1,
-        val_dataset=str(world.held_out),
-        patience_checkpoints=2,
-    )
+    result, recorder = run_tiny(world, tmp_path, steps=12, **impatient(world))
     assert result.converged
     assert recorder.steps == list(range(1, 9))  # Six, and two that are no better.
 
@@ -699,43 +701,26 @@ def test_minutes_that_follow_steps_begin_with_them(
     assert note(recorder) == "minutes: 0.2 takes the place of steps: 10"
 
 
-def test_patience_in_time_begins_with_the_last_part(
+def test_patience_in_time_begins_with_the_last_part_in_whatever_sitting(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result, recorder = run_timed(
-        world,
-        tmp_path,
-        monkeypatch,
-        image_size=64,
-        small_first=0.5,
-        minutes=0.2,
-        learning_rate=1e-30,  # Nothing improves, ever.
-        checkpoint_every_steps=1,
-        val_dataset=str(world.held_out),
-        patience_checkpoints=2,
-    )
-    assert result.converged
-    assert recorder.steps == list(range(1, 9))  # Six, and two that are no better.
-
-
-def test_a_run_of_minutes_that_ran_out_of_patience_has_nothing_left_to_do(
-    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys: Any = {
-        "image_size": 64,
-        "small_first": 0.5,
-        "minutes": 0.2,
-        "learning_rate": 1e-30,
-        "checkpoint_every_steps": 1,
-        "val_dataset": str(world.held_out),
-        "patience_checkpoints": 2,
-    }
-    first, _ = run_timed(world, tmp_path, monkeypatch, interrupt_at=7, **keys)
-    assert first.interrupted and first.steps == 7
+    keys = {"minutes": 0.2, **impatient(world)}
+    first, began = run_timed(world, tmp_path, monkeypatch, interrupt_at=7, **keys)
+    assert first.interrupted and began.steps == list(range(1, 8))
     second, went_on = run_timed(world, tmp_path, monkeypatch, **keys)
-    assert second.converged and went_on.steps == [8]
+    assert second.converged and went_on.steps == [8]  # Six, and two that are no better.
     third, nothing = run_timed(world, tmp_path, monkeypatch, **keys)
     assert third.converged and nothing.steps == []
+
+
+def test_where_a_sitting_of_steps_would_begin_the_last_part_is_forgotten(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = impatient(world)
+    run_timed(world, tmp_path, monkeypatch, interrupt_at=2, **keys)
+    run_tiny(world, tmp_path, interrupt_at=3, steps=40, **keys)
+    told = read_checkpoint(tmp_path / "models" / "tiny" / f"{PREFIX}-3")[1]
+    assert (told[SECONDS], told[LAST_PART]) == (2.0, None)
 
 
 def test_processes_that_train_together_need_steps(world: tiny.World, tmp_path: Path) -> None:
