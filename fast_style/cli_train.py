@@ -134,7 +134,7 @@ def _summarize(config: RunConfig, result: TrainResult) -> None:
     elif not result.first and not result.interrupted and not result.skipped_steps:
         used, length = "", "steps (or epoch)"
         if config.minutes is not None:
-            used, length = f", and {config.minutes:g} minutes are over", "minutes"
+            used, length = f", and its {duration(60.0 * config.minutes)} are over", "minutes"
         print(
             f"nothing left to do: {folder} has {result.steps} steps{used}; raise {length} to go "
             "on, or start over with --fresh"

@@ -195,7 +195,7 @@ def test_a_run_of_minutes_says_what_it_does_with_them(
     out = capsys.readouterr().out
     assert re.search(rf"^time: +2m 00s, 2m \d\ds of it over, {done} steps done$", out, re.MULTILINE)
     advice = "raise minutes to go on, or start over with --fresh"
-    assert f"{workplace}/models/tiny has {done} steps, and 2 minutes are over; {advice}\n" in out
+    assert f"{workplace}/models/tiny has {done} steps, and its 2m 00s are over; {advice}\n" in out
 
 
 def test_a_converged_run_started_again_says_what_would_let_it_go_on(
