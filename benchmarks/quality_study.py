@@ -211,18 +211,17 @@ _COSTLY = (
 
 def _steps(options: argparse.Namespace, folder: Path, stage: Stage) -> int:
     """Returns how many steps fit into a stage's share of the time."""
-    small_first, mini_first = (
-        stage.settings.get(key, 0.0) for key in ("small_first", "mini_first")
-    )
-    ends = sorted({small_first, mini_first, 1.0} - {0.0})
+    from fast_style.loss_models import MINI, default_weights_file
+    from fast_style.run_parts import spans
+
+    shares = [stage.settings.get(key, 0.0) for key in ("small_first", "mini_first")]
     cost = 0.0
-    for begin, end in zip([0.0, *ends], ends, strict=False):
+    for begin, end, small, mini in spans(*shares):
         settings = {**stage.settings, "small_first": 0.0, "mini_first": 0.0}
-        if begin < small_first:
+        if small:
             settings["image_size"] = stage.settings.get("image_size", options.image_size) // 2
-        if begin < mini_first:
-            settings["loss_model"] = "vgg_mini"
-            settings["loss_model_file"] = "pretrained/vgg_mini.safetensors"
+        if mini:
+            settings |= {"loss_model": MINI, "loss_model_file": default_weights_file(MINI)}
         cost += (end - begin) * _cost(options, folder, Stage(settings))
     return max(1, round(options.steps * stage.share / cost))
 

@@ -8,6 +8,7 @@ with them.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,16 +43,27 @@ def run_parts(config: RunConfig) -> tuple[RunPart, ...]:
     Args:
       config: The run.
     """
-    ends = sorted({config.small_first, config.mini_first, 1.0} - {0.0})
     parts = []
-    for begin, end in zip([0.0, *ends], ends, strict=False):
+    for _, until, small, mini in spans(config.small_first, config.mini_first):
         part, cost = config, 1.0
-        if begin < config.small_first:
+        if small:
             part, cost = at_image_size(part, config.image_size // 2), cost * _COST_OF_SMALL
-        if begin < config.mini_first:
+        if mini:
             part, cost = judged_by_mini(part), cost * _COST_OF_MINI
-        parts.append(RunPart(part, end, cost))
+        parts.append(RunPart(part, until, cost))
     return tuple(parts)
+
+
+def spans(small_first: float, mini_first: float) -> Iterator[tuple[float, float, bool, bool]]:
+    """Yields each part's begin, end, whether its pictures are small, whether `vgg_mini` judges.
+
+    Args:
+      small_first: Share of the run on pictures of half the size, 0 to 1.
+      mini_first: Share of it that `vgg_mini` judges, 0 to 1.
+    """
+    ends = sorted({small_first, mini_first, 1.0} - {0.0})
+    for begin, end in zip([0.0, *ends], ends, strict=False):
+        yield begin, end, begin < small_first, begin < mini_first
 
 
 def judged_by_mini(config: RunConfig) -> RunConfig:

@@ -127,12 +127,11 @@ def train(
     with replicas.contact(), contextlib.ExitStack() as stack:
         precision = resolve_precision(config.precision)
         network = build_network(config, precision)
-        mini = None
-        if config.mini_first:
-            mini = build_network(judged_by_mini(config), precision)
+        networks = {config.loss_model: network}
         description = describe_run(config, precision, network, photos)
-        if mini is not None:
-            description["mini_sha256"] = mini.sha256
+        if config.mini_first:
+            networks[MINI] = build_network(judged_by_mini(config), precision)
+            description["mini_sha256"] = networks[MINI].sha256
         replicas.check_alike(what_workers_share(description))
         beginning = None
         if is_chief:
@@ -201,7 +200,7 @@ def train(
                 if part.config is not config:
                     judge = build_objective(
                         part.config,
-                        mini if mini and part.config.loss_model == MINI else network,
+                        networks[part.config.loss_model],
                         load_style_pictures(part.config),
                     )
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
@@ -215,7 +214,6 @@ def train(
             state=state,
             photos=photos,
             clock=clock,
-            keeps_time=clock.timed or SECONDS in told,
             trainers=trainers,
             last_part=last_part,
             observer=observer,
@@ -337,7 +335,6 @@ class _Run:
     state: TrainState
     photos: tuple[Path, ...]
     clock: RunClock
-    keeps_time: bool  # Whether checkpoints tell how long the run has taken.
     trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
     last_part: int | None  # The step at which the last part begins; none: not known yet.
     observer: TrainObserver
@@ -569,8 +566,8 @@ class _Run:
             self._agree()
 
     def _told(self) -> dict[str, Any]:
-        """What the next sitting has to know."""
-        if not self.keeps_time:
+        """What the next sitting has to know, if time counts in this one or did before."""
+        if not (self.clock.timed or self.clock.spent):
             return {}
         last_part = self.last_part
         if last_part is not None and last_part > self.step:
