@@ -174,7 +174,8 @@ def step_settings(config: RunConfig, precision: str, steps: int | None) -> StepS
       precision: What the nets compute in.
       steps: Of the whole run; a learning rate that falls has fallen then. None: it falls in time.
     """
-    falls = config.learning_rate_schedule == "cosine"
+    schedule = config.learning_rate_schedule
+    falls = schedule != "constant"
     return StepSettings(
         arch=config.arch,
         precision=precision,
@@ -183,6 +184,7 @@ def step_settings(config: RunConfig, precision: str, steps: int | None) -> StepS
         learning_rate=config.learning_rate,
         norm_learning_rate=config.norm_learning_rate,
         warmup_steps=config.warmup_steps,
+        schedule="cooldown" if schedule == "cooldown" else "cosine",
         decay_steps=steps if falls else None,
         decays_in_time=falls and steps is None,
         gradient_clip=config.gradient_clip,
@@ -385,7 +387,7 @@ def _new_length(config: RunConfig, before: Mapping[str, Any]) -> list[str]:
         change = f"{new}: {value!r} takes the place of {old}: {was!r}"
     if new == "minutes" and SECONDS not in before:
         change += " (they begin now)"
-    if config.learning_rate_schedule == "cosine":
+    if config.learning_rate_schedule != "constant":
         change += " (the learning rate falls over the new length from here on)"
     for share in ("small_first", "mini_first"):
         if getattr(config, share):

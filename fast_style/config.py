@@ -126,8 +126,8 @@ class RunConfig:
       learning_rate: At its highest, above 0: about how far a step moves a weight.
       norm_learning_rate: The same for the scales, offsets and biases that each style has of its
         own; None: `learning_rate`.
-      learning_rate_schedule: 'constant', or 'cosine': it falls to 0 over the run, in steps, or in
-        time with `minutes`.
+      learning_rate_schedule: 'constant', or it falls to 0, in steps, or in time with `minutes`:
+        'cosine' over the run, 'cooldown' over its end; see `learning_rate_at`.
       warmup_steps: It rises from 0 over so many steps; 0: it does not.
       gradient_clip: Longest gradient of each weight, as a multiple of its usual length (root mean
         square so far); longer ones are shortened; None: never.
@@ -179,7 +179,9 @@ class RunConfig:
     optimizer: Annotated[str, checks.choice("adam", "muon")] = "adam"
     learning_rate: Annotated[float, checks.number(above=True)] = 1e-3
     norm_learning_rate: Annotated[float | None, checks.optional(checks.number(above=True))] = None
-    learning_rate_schedule: Annotated[str, checks.choice("constant", "cosine")] = "constant"
+    learning_rate_schedule: Annotated[str, checks.choice("constant", "cosine", "cooldown")] = (
+        "constant"
+    )
     warmup_steps: Annotated[int, checks.whole(0)] = 0
     gradient_clip: Annotated[float | None, checks.optional(checks.number(above=True))] = 1.5
     content_weight: Annotated[float, checks.number()] = 1.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
+
+COOLDOWN = 0.3
+"""Share of a run over which the schedule `cooldown` falls."""
 
 
 def learning_rate_at(
@@ -16,13 +19,15 @@ def learning_rate_at(
     decay_steps: int | None = None,
     last: float = 0.0,
     passed: Any = None,
+    schedule: Literal["cosine", "cooldown"] = "cosine",
 ) -> tf.Tensor:
     """Returns the learning rate of a step; for use inside a graph.
 
-    It rises in a straight line over the first `warmup_steps` steps, and falls along half a cosine
-    (Loshchilov & Hutter, 2017, without restarts):
-    peak * min(1, (step + 1) / warmup_steps) * (last + (1 - last) / 2 * (1 + cos(pi s))), with s the
-    share of `decay_steps` that has passed, or `passed`. Without either it does not fall.
+    peak * min(1, (step + 1) / warmup_steps) * (last + (1 - last) * f(s)), with s the share of
+    `decay_steps` that has passed, or `passed`; without either it does not fall. So it rises in a
+    straight line over the first `warmup_steps` steps, and falls with f: along half a cosine,
+    (1 + cos(pi s)) / 2 (Loshchilov & Hutter, 2017, without restarts), or as a cooldown,
+    min(1, (1 - s) / 0.3), in a straight line at the end (Hägele et al., 2024).
 
     Args:
       step: Steps done before it, a number or an integer tensor [].
@@ -32,6 +37,7 @@ def learning_rate_at(
       last: What it ends at, as a factor of `peak`.
       passed: Instead of `decay_steps`: the share s that has passed, 0 to 1, a number or a float32
         tensor [].
+      schedule: Along what it falls.
 
     Returns:
       [] float32.
@@ -44,5 +50,9 @@ def learning_rate_at(
         assert passed is None
         passed = tf.minimum(1.0, done / decay_steps)
     if passed is not None:
-        rate *= last + (1.0 - last) * 0.5 * (1.0 + tf.cos(math.pi * passed))
+        if schedule == "cosine":
+            left = 0.5 * (1.0 + tf.cos(math.pi * passed))
+        else:
+            left = tf.minimum(1.0, (1.0 - passed) / COOLDOWN)
+        rate *= last + (1.0 - last) * left
     return rate

@@ -225,7 +225,8 @@ def test_our_style_files_keep_the_ancestors_values_but_the_weight(
         style_weight=ours.style_weight,
         # How it learns is ours.
         optimizer="muon",
-        learning_rate_schedule="cosine",
+        learning_rate=0.0005,
+        learning_rate_schedule="cooldown",
         warmup_steps=20,
         grid_weight=500.0,
         border_weight=20.0,

@@ -590,20 +590,28 @@ def rates(recorder: Recorder) -> list[float]:
 
 
 def falling(*steps: int) -> list[float]:
-    """The learning rates of steps, when six are a run."""
+    """The learning rates of steps along a cosine, when six are a run."""
     return [5e-4 * (1.0 + np.cos(np.pi * step / 6)) for step in steps]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [("cosine", falling(*range(6))), ("cooldown", [1e-3] * 5 + [1e-3 / 6 / 0.3])],
+)
 def test_a_run_of_minutes_ends_when_they_are_over(
-    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: tiny.World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    schedule: str,
+    wanted: list[float],
 ) -> None:
-    keys: Any = {"learning_rate_schedule": "cosine", "val_dataset": str(world.held_out)}
+    keys: Any = {"learning_rate_schedule": schedule, "val_dataset": str(world.held_out)}
     result, recorder = run_timed(world, tmp_path, monkeypatch, **keys)
     assert (result.steps, result.interrupted) == (6, False)
     assert recorder.header is not None
     assert (recorder.header.steps, recorder.header.minutes) == (None, 0.1)
     # A step's rate is that of the time at its beginning.
-    np.testing.assert_allclose(rates(recorder), falling(*range(6)), rtol=1e-5)
+    np.testing.assert_allclose(rates(recorder), wanted, rtol=1e-5)
     [(name, validation)] = recorder.checkpoints
     assert name == "fast-style-model.ckpt-6" and validation  # Scored, as any run's end.
     metadata = load_model(result.model).metadata
