@@ -53,7 +53,7 @@ _FREE_KEYS = {
     "learning_rate": "it holds from here on, and Adam's moments are kept",
     "norm_learning_rate": "it holds from here on",
     "optimizer": "it holds from here on",
-    "learning_rate_schedule": "it holds from here on",
+    "learning_rate_schedule": "it holds from here on, as if from the start",
     "warmup_steps": "",
     "gradient_clip": "it holds from here on",
     "small_first": "it holds from here on",
@@ -174,8 +174,6 @@ def step_settings(config: RunConfig, precision: str, steps: int | None) -> StepS
       precision: What the nets compute in.
       steps: Of the whole run; a learning rate that falls has fallen then. None: it falls in time.
     """
-    schedule = config.learning_rate_schedule
-    falls = schedule != "constant"
     return StepSettings(
         arch=config.arch,
         precision=precision,
@@ -184,9 +182,8 @@ def step_settings(config: RunConfig, precision: str, steps: int | None) -> StepS
         learning_rate=config.learning_rate,
         norm_learning_rate=config.norm_learning_rate,
         warmup_steps=config.warmup_steps,
-        schedule="cooldown" if schedule == "cooldown" else "cosine",
-        decay_steps=steps if falls else None,
-        decays_in_time=falls and steps is None,
+        learning_rate_schedule=config.learning_rate_schedule,
+        decay_steps=steps,
         gradient_clip=config.gradient_clip,
         consistency_weight=config.consistency_weight,
         grid_weight=config.grid_weight,
@@ -388,7 +385,7 @@ def _new_length(config: RunConfig, before: Mapping[str, Any]) -> list[str]:
     if new == "minutes" and SECONDS not in before:
         change += " (they begin now)"
     if config.learning_rate_schedule != "constant":
-        change += " (the learning rate falls over the new length from here on)"
+        change += " (the learning rate follows the new length from here on)"
     for share in ("small_first", "mini_first"):
         if getattr(config, share):
             change += f" ({share} is a share of the new length)"

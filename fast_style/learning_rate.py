@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
-COOLDOWN = 0.3
-"""Share of a run over which the schedule `cooldown` falls."""
+_COOLDOWN = 0.3  # Share of a run over which the schedule of that name falls.
 
 
 def learning_rate_at(
@@ -19,7 +18,7 @@ def learning_rate_at(
     decay_steps: int | None = None,
     last: float = 0.0,
     passed: Any = None,
-    schedule: Literal["cosine", "cooldown"] = "cosine",
+    schedule: str = "cosine",
 ) -> tf.Tensor:
     """Returns the learning rate of a step; for use inside a graph.
 
@@ -27,7 +26,7 @@ def learning_rate_at(
     `decay_steps` that has passed, or `passed`; without either it does not fall. So it rises in a
     straight line over the first `warmup_steps` steps, and falls with f: along half a cosine,
     (1 + cos(pi s)) / 2 (Loshchilov & Hutter, 2017, without restarts), or as a cooldown,
-    min(1, (1 - s) / 0.3), in a straight line at the end (Hägele et al., 2024).
+    min(1, (1 - s) / 0.3), in a straight line over the last 30 % (Hägele et al., 2024).
 
     Args:
       step: Steps done before it, a number or an integer tensor [].
@@ -37,10 +36,13 @@ def learning_rate_at(
       last: What it ends at, as a factor of `peak`.
       passed: Instead of `decay_steps`: the share s that has passed, 0 to 1, a number or a float32
         tensor [].
-      schedule: Along what it falls.
+      schedule: How it falls: 'cosine' or 'cooldown'; 'constant': it does not.
 
     Returns:
       [] float32.
+
+    Raises:
+      ValueError: If `schedule` is unknown.
     """
     done = tf.cast(step, tf.float32)
     rate = tf.constant(peak, tf.float32)
@@ -49,10 +51,17 @@ def learning_rate_at(
     if decay_steps is not None:
         assert passed is None
         passed = tf.minimum(1.0, done / decay_steps)
-    if passed is not None:
-        if schedule == "cosine":
-            left = 0.5 * (1.0 + tf.cos(math.pi * passed))
-        else:
-            left = tf.minimum(1.0, (1.0 - passed) / COOLDOWN)
-        rate *= last + (1.0 - last) * left
-    return rate
+    if passed is None or schedule == "constant":
+        return rate
+    if schedule == "cosine":
+        left = 0.5 * (1.0 + tf.cos(math.pi * passed))
+    elif schedule == "cooldown":
+        left = tf.minimum(1.0, (1.0 - passed) / _COOLDOWN)
+    else:
+        raise ValueError(f"schedule: expected constant, cosine or cooldown, got {schedule!r}")
+    return rate * (last + (1.0 - last) * left)
+
+
+def fall_begins(schedule: str) -> float:
+    """Returns the share of a run, 0 to 1, before which a schedule does not fall on purpose."""
+    return 1.0 - _COOLDOWN if schedule == "cooldown" else 0.0

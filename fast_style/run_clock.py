@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # What checkpoints say of a run that goes by the clock, or did in an earlier sitting: the seconds it
-# has taken, and the step at which its last part began, none before that.
-SECONDS, LAST_PART = "training_seconds", "last_part_step"
+# has taken, and the step from which patience counts, none before that.
+SECONDS, PATIENCE_FROM = "training_seconds", "patience_from_step"
 
 
 @dataclass

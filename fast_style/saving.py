@@ -25,7 +25,7 @@ from fast_style.checkpoints import (
 from fast_style.errors import FastStyleError
 from fast_style.files import refusal
 from fast_style.images import write_image
-from fast_style.run_clock import LAST_PART, SECONDS
+from fast_style.run_clock import PATIENCE_FROM, SECONDS
 from fast_style.stylize import stylize_batch
 from fast_style.train_state import TrainState
 
@@ -128,7 +128,7 @@ class RunWriter:
         """Makes the weights of an earlier checkpoint the model; `state` only names them."""
         tensors, run = read_checkpoint(checkpoint_path(self.folder, step))
         weights = {name: tensors[name] for name in state.weights}
-        more = {key: run[key] for key in (SECONDS, LAST_PART) if key in run}
+        more = {key: run[key] for key in (SECONDS, PATIENCE_FROM) if key in run}
         self._write_model(weights, step, validation, more)
 
     def _write_model(

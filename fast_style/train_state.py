@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -141,9 +141,8 @@ class StepSettings:
       optimizer: 'adam', or 'muon': the kernels that the architecture names are updated by Muon,
         the rest by Adam.
       warmup_steps: See `learning_rate_at`.
-      schedule: Along what it falls; see `learning_rate_at`.
-      decay_steps: See `learning_rate_at`; none, and not `decays_in_time`: it does not fall.
-      decays_in_time: The learning rate falls with `TrainState.passed` instead.
+      learning_rate_schedule: See `learning_rate_at`.
+      decay_steps: See `learning_rate_at`; none: the learning rate falls with `TrainState.passed`.
       gradient_clip: Longest gradient of each weight, in multiples of what is usual; none: no limit.
       consistency_weight: Weight of the consistency loss; 0: it is not computed.
       grid_weight: Weight of the grid loss; 0: it is not computed.
@@ -159,9 +158,8 @@ class StepSettings:
     norm_learning_rate: float | None = None
     optimizer: str = "adam"
     warmup_steps: int = 0
-    schedule: Literal["cosine", "cooldown"] = "cosine"
+    learning_rate_schedule: str = "constant"
     decay_steps: int | None = None
-    decays_in_time: bool = False
     gradient_clip: float | None = None
     consistency_weight: float = 0.0
     grid_weight: float = 0.0
@@ -353,8 +351,8 @@ def _learning(state: TrainState, settings: StepSettings) -> Any:
                 peak=peak,
                 warmup_steps=settings.warmup_steps,
                 decay_steps=settings.decay_steps,
-                passed=state.passed if settings.decays_in_time else None,
-                schedule=settings.schedule,
+                passed=state.passed if settings.decay_steps is None else None,
+                schedule=settings.learning_rate_schedule,
             )
             for of_style, peak in peaks.items()
         }

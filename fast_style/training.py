@@ -47,11 +47,12 @@ from fast_style.files import check_folder, make_folder
 from fast_style.hardware import describe_devices, resolve_precision
 from fast_style.health import Guard, TakenStep
 from fast_style.jobs import GENERATED_FOLDER
+from fast_style.learning_rate import fall_begins
 from fast_style.loss_models import MINI
 from fast_style.objective import Objective
 from fast_style.provenance import names_sha256
 from fast_style.replicas import Replicas, form_replicas
-from fast_style.run_clock import LAST_PART, SECONDS, RunClock
+from fast_style.run_clock import PATIENCE_FROM, SECONDS, RunClock
 from fast_style.run_events import (
     LoggingObserver,
     RunHeader,
@@ -205,17 +206,20 @@ def train(
                     )
                 step = _build_step(part.config, replicas, state, judge, precision, steps)
                 trainers.append(_Trainer(part.config.image_size, part.until, step))
-        begins = max((part.until for part in parts[:-1]), default=0.0)
-        last_part = clock.stop_step(begins)
-        if last_part is None and clock.over(begins):
-            last_part = told.get(LAST_PART, 0)
+        # Before the last part, and before the learning rate falls, a loss that no longer does says
+        # nothing of what they will bring.
+        patient = max([fall_begins(config.learning_rate_schedule), *(p.until for p in parts[:-1])])
+        patience_from = clock.stop_step(patient)
+        if patience_from is None and clock.over(patient):
+            patience_from = told.get(PATIENCE_FROM, 0)
         run = _Run(
             config=config,
             state=state,
             photos=photos,
             clock=clock,
             trainers=trainers,
-            last_part=last_part,
+            patient=patient,
+            patience_from=patience_from,
             observer=observer,
             stop=stop,
             writer=writer,
@@ -336,7 +340,8 @@ class _Run:
     photos: tuple[Path, ...]
     clock: RunClock
     trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
-    last_part: int | None  # The step at which the last part begins; none: not known yet.
+    patient: float  # The share of the run before which patience does not count,
+    patience_from: int | None  # and the step; none: not known yet.
     observer: TrainObserver
     stop: StopRequest
     writer: RunWriter | None  # None in processes other than the chief's.
@@ -388,8 +393,6 @@ class _Run:
                     break
                 if self.clock.over(trainer.until):
                     continue
-                if self.last_part is None and trainer is self.trainers[-1]:
-                    self.last_part = self.step
                 self.train_step = trainer.step
                 stream = PhotoStream(
                     self.photos,
@@ -452,7 +455,7 @@ class _Run:
             step = self.step
             self.last.append(taken)
             self.observer.on_step(step)
-            self.clock.move(step)
+            self._move(step)
             is_first = step == before + 1
             if is_first or step % config.log_every_steps == 0 or self.clock.over():
                 values = taken.values  # Waits for the device, so that the speed counts it.
@@ -467,9 +470,15 @@ class _Run:
                 self.writer.summarize(step, taken.values, pictures)
             if step % config.checkpoint_every_steps == 0 or self.clock.over():
                 self._save(validate=True)
-                self.clock.move(step)
+                self._move(step)
                 if self.converged:
                     return
+
+    def _move(self, step: int) -> None:
+        """Takes note that so many steps are done, and of the time."""
+        self.clock.move(step)
+        if self.patience_from is None and self.clock.over(self.patient):
+            self.patience_from = step
 
     def _take(self, photos: np.ndarray) -> TakenStep:
         """Takes the next step, and looks at the one before."""
@@ -521,9 +530,8 @@ class _Run:
     def _agree(self) -> None:
         """Makes known to all processes what only one knows."""
         patience = self.config.patience_checkpoints
-        # Before the last part, a loss that no longer falls says nothing of what that will bring.
-        last_part = self.last_part
-        since_best = 0 if last_part is None else self.record.since_best(last_part)
+        begins = self.patience_from
+        since_best = 0 if begins is None else self.record.since_best(begins)
         self.converged = patience is not None and since_best >= patience
         if self.replicas.cluster.size > 1:
             mine = np.array([self.converged, self.stop.signal or 0], np.int64)
@@ -569,10 +577,10 @@ class _Run:
         """What the next sitting has to know, if time counts in this one or did before."""
         if not (self.clock.timed or self.clock.spent):
             return {}
-        last_part = self.last_part
-        if last_part is not None and last_part > self.step:
-            last_part = None  # Steps decide where it is to begin; in time it may be elsewhere.
-        return {SECONDS: self.clock.elapsed(), LAST_PART: last_part}
+        begins = self.patience_from
+        if begins is not None and begins > self.step:
+            begins = None  # Steps decide where it is to begin; in time it may be elsewhere.
+        return {SECONDS: self.clock.elapsed(), PATIENCE_FROM: begins}
 
     def _validate(self, writer: RunWriter) -> dict[str, float]:
         """Scores the held-out photos, and takes note."""

@@ -586,16 +586,21 @@ def test_a_learning_rate_may_change_and_a_new_key_is_told(
     ]
 
 
-def test_a_run_whose_learning_rate_falls_over_its_length_says_so_when_that_changes(
-    world: tiny.World, workplace: Path, quick_steps: None, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("schedule", ["cosine", "cooldown"])
+def test_a_run_whose_learning_rate_falls_says_so_when_its_length_changes(
+    world: tiny.World,
+    workplace: Path,
+    quick_steps: None,
+    capsys: pytest.CaptureFixture[str],
+    schedule: str,
 ) -> None:
     config = str(world.config_file(workplace))
-    falls = ["--set", "learning_rate_schedule=cosine"]
+    falls = ["--set", f"learning_rate_schedule={schedule}"]
     assert main(["train", "-c", config, *falls, "--set", "steps=1"]) == 0
     capsys.readouterr()
     assert main(["train", "-c", config, *falls]) == 0
     assert (
-        "note: steps changed from 1 to 4 (the learning rate falls over the new length from here on)"
+        "note: steps changed from 1 to 4 (the learning rate follows the new length from here on)"
         in capsys.readouterr().out.splitlines()
     )
 

@@ -34,7 +34,7 @@ from fast_style.errors import ConfigError, DataError, FastStyleError, ModelError
 from fast_style.images import cover_crop, read_image
 from fast_style.objective import Objective
 from fast_style.provenance import file_sha256
-from fast_style.run_clock import LAST_PART, SECONDS, RunClock
+from fast_style.run_clock import PATIENCE_FROM, SECONDS, RunClock
 from fast_style.run_events import RunHeader, StepReport, TrainObserver, TrainResult
 from fast_style.train_state import StepSettings, TrainState, make_train_step
 from fast_style.training import train
@@ -499,6 +499,13 @@ def impatient(world: tiny.World) -> dict[str, Any]:
     }
 
 
+def test_patience_begins_with_a_cooldown(world: tiny.World, tmp_path: Path) -> None:
+    keys = impatient(world) | {"small_first": 0.0, "learning_rate_schedule": "cooldown"}
+    result, recorder = run_tiny(world, tmp_path, steps=20, **keys)
+    assert result.converged
+    assert recorder.steps == list(range(1, 17))  # 14, and two that are no better.
+
+
 def test_patience_begins_with_the_whole_size(world: tiny.World, tmp_path: Path) -> None:
     result, recorder = run_tiny(world, tmp_path, steps=12, **impatient(world))
     assert result.converged
@@ -643,7 +650,7 @@ def test_a_run_of_minutes_counts_those_of_earlier_sittings(
     longer, more = run_timed(world, tmp_path, monkeypatch, minutes=8 / 60, **keys)
     assert longer.steps == 8 and more.header is not None
     (note,) = more.header.notes
-    assert note.endswith("(the learning rate falls over the new length from here on)")
+    assert note.endswith("(the learning rate follows the new length from here on)")
 
 
 def test_parts_have_their_share_of_the_time(
@@ -709,7 +716,7 @@ def test_minutes_that_follow_steps_begin_with_them(
     assert note(recorder) == "minutes: 0.2 takes the place of steps: 10"
 
 
-def test_patience_in_time_begins_with_the_last_part_in_whatever_sitting(
+def test_patience_in_time_begins_in_whatever_sitting(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {"minutes": 0.2, **impatient(world)}
@@ -721,14 +728,14 @@ def test_patience_in_time_begins_with_the_last_part_in_whatever_sitting(
     assert third.converged and nothing.steps == []
 
 
-def test_where_a_sitting_of_steps_would_begin_the_last_part_is_forgotten(
+def test_where_patience_would_begin_in_a_sitting_of_steps_is_forgotten(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = impatient(world)
     run_timed(world, tmp_path, monkeypatch, interrupt_at=2, **keys)
     run_tiny(world, tmp_path, interrupt_at=3, steps=40, **keys)
     told = read_checkpoint(tmp_path / "models" / "tiny" / f"{PREFIX}-3")[1]
-    assert (told[SECONDS], told[LAST_PART]) == (2.0, None)
+    assert (told[SECONDS], told[PATIENCE_FROM]) == (2.0, None)
 
 
 def test_processes_that_train_together_need_steps(world: tiny.World, tmp_path: Path) -> None:
@@ -948,7 +955,8 @@ def test_steps_are_given_or_follow_from_passes_over_the_photos(
 @pytest.mark.parametrize("warmup, decay", [(4, None), (2, 3)])
 def test_the_learning_rate_follows_its_schedule(warmup: int, decay: int | None) -> None:
     state, objective = _toy_state("johnson", 0.125)
-    step = _compiled_step(state, objective, "johnson", 1e-3, warmup_steps=warmup, decay_steps=decay)
+    falls: Any = {"learning_rate_schedule": "cosine", "decay_steps": decay} if decay else {}
+    step = _compiled_step(state, objective, "johnson", 1e-3, warmup_steps=warmup, **falls)
     photo = tf.constant(tiny.smooth_picture(32, 32, 0)[None])
     for done in range(4):
         before = {name: value.numpy() for name, value in state.weights.items()}
