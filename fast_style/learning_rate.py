@@ -63,5 +63,8 @@ def learning_rate_at(
 
 
 def fall_begins(schedule: str) -> float:
-    """Returns the share of a run, 0 to 1, before which a schedule does not fall on purpose."""
+    """Returns the share of a run up to which a schedule holds its peak.
+
+    0 for one that falls from the start, and for one that never does: there is no fall to wait for.
+    """
     return 1.0 - _COOLDOWN if schedule == "cooldown" else 0.0

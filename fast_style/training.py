@@ -208,9 +208,9 @@ def train(
                 trainers.append(_Trainer(part.config.image_size, part.until, step))
         # Before the last part, and before the learning rate falls, a loss that no longer does says
         # nothing of what they will bring.
-        patient = max([fall_begins(config.learning_rate_schedule), *(p.until for p in parts[:-1])])
-        patience_from = clock.stop_step(patient)
-        if patience_from is None and clock.over(patient):
+        settled = max([fall_begins(config.learning_rate_schedule), *(p.until for p in parts[:-1])])
+        patience_from = clock.stop_step(settled)
+        if patience_from is None and clock.over(settled):
             patience_from = told.get(PATIENCE_FROM, 0)
         run = _Run(
             config=config,
@@ -218,7 +218,7 @@ def train(
             photos=photos,
             clock=clock,
             trainers=trainers,
-            patient=patient,
+            settled=settled,
             patience_from=patience_from,
             observer=observer,
             stop=stop,
@@ -340,8 +340,8 @@ class _Run:
     photos: tuple[Path, ...]
     clock: RunClock
     trainers: Sequence[_Trainer]  # Of the parts that are not done yet, in order.
-    patient: float  # The share of the run before which patience does not count,
-    patience_from: int | None  # and the step; none: not known yet.
+    settled: float  # The share of the run from which on patience counts.
+    patience_from: int | None  # The step where that is; none: not known yet.
     observer: TrainObserver
     stop: StopRequest
     writer: RunWriter | None  # None in processes other than the chief's.
@@ -477,7 +477,7 @@ class _Run:
     def _move(self, step: int) -> None:
         """Takes note that so many steps are done, and of the time."""
         self.clock.move(step)
-        if self.patience_from is None and self.clock.over(self.patient):
+        if self.patience_from is None and self.clock.over(self.settled):
             self.patience_from = step
 
     def _take(self, photos: np.ndarray) -> TakenStep:
