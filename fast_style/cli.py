@@ -204,12 +204,17 @@ def _eval(options: argparse.Namespace) -> int:
         max_pixels=options.max_pixels,
     )
     with contextlib.closing(pictures):
-        return _report_outcomes(itertools.chain(pictures, films), len(jobs))
+        outcomes = itertools.chain(pictures, films)
+        return _report_outcomes(outcomes, len(jobs), grained=how.grain > 0.0)
 
 
-def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
+_FLAT_ENOUGH = 0.02  # of a photo, to speak of it
+
+
+def _report_outcomes(outcomes: Iterable[Outcome], count: int, *, grained: bool) -> int:
     """Shows progress, results, and in the end what failed; returns the exit code."""
     failures = []
+    flat = []
     many = count > 1
     bar = tqdm(
         outcomes,
@@ -227,6 +232,14 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
             failures.append(str(outcome.error))
         for note in outcome.notes:
             say(f"note: {printable(outcome.job.source)}: {note}")
+        if outcome.flat_share >= _FLAT_ENOUGH and not grained:
+            flat.append(outcome)
+    if flat:
+        first = printable(flat[0].job.source)
+        where = f"{first}: {flat[0].flat_share:.0%} of it is perfectly flat"
+        if len(flat) > 1:
+            where = f"{len(flat)} pictures, {first} the first, are perfectly flat in parts"
+        say(f"note: {where}, where nets paint nothing; --grain 3 makes them paint there, too")
     if failures:
         say(f"{len(failures)} of {count} files failed:")
         for failure in failures:

@@ -12,6 +12,7 @@ import numpy as np
 from fast_style.colour import luma, with_colours_of
 from fast_style.resample import Resampler, levels, pixels_like, resized, strips
 
+FLAT_BLOCK = 16  # pixels; smaller flat spots are filled by the strokes around them
 _DETAIL = 0.7  # With all of the photo's detail, grass and grain cover the strokes.
 MAX_GAIN = 1.5
 """Of contrast, when a weakened style is brought back to its strength."""
@@ -39,6 +40,27 @@ def grained(photo: np.ndarray, grain: float) -> np.ndarray:
         noise = rng.standard_normal(photo[rows].shape, np.float32)
         noisy[rows] = pixels_like(levels(photo[rows]) + np.float32(grain) * noise, photo.dtype)
     return noisy
+
+
+def flat_share(photo: np.ndarray) -> float:
+    """Measures how much of a photo nets leave bare unless it is `grained`.
+
+    Args:
+      photo: Of any size.
+
+    Returns:
+      Share of its blocks of 16x16 pixels that are of one colour, to the last bit; 0 for photos
+      that hold no such block.
+    """
+    height, width = (size // FLAT_BLOCK for size in photo.shape[:2])
+    if not height * width:
+        return 0.0
+    flat = 0
+    for row in range(0, height * FLAT_BLOCK, FLAT_BLOCK):
+        strip = photo[row : row + FLAT_BLOCK, : width * FLAT_BLOCK]
+        blocks = strip.reshape(FLAT_BLOCK, width, FLAT_BLOCK, 3)
+        flat += int(np.sum((blocks == blocks[:1, :, :1]).all(axis=(0, 2, 3))))
+    return flat / (height * width)
 
 
 def weaken(styled: np.ndarray, photo: np.ndarray, strength: float) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fast_style.effects import flat_share
 from fast_style.errors import FastStyleError
 from fast_style.images import write_image
 from fast_style.jobs import Job
@@ -37,11 +38,14 @@ class Outcome:
     Attributes:
       job: Which.
       notes: What was left out of the result.
+      flat_share: Of the photo, see `effects.flat_share`; 0 for a transparent one, whose flat parts
+        are mostly those that nobody sees, and for films.
       error: Why there is no result; none if there is.
     """
 
     job: Job
     notes: tuple[str, ...] = ()
+    flat_share: float = 0.0
     error: FastStyleError | None = None
 
 
@@ -174,7 +178,8 @@ def _write(
             assert isinstance(result, FastStyleError)
             return Outcome(job, error=result)
         write_image(job.target, result, quality=quality, extras=photo.extras)
-        return Outcome(job, photo.notes)
+        flat = 0.0 if photo.extras.alpha is not None else flat_share(photo.pixels)
+        return Outcome(job, photo.notes, flat)
     except Exception as error:
         return Outcome(job, error=as_failure(job, error))
     finally:

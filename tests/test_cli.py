@@ -494,6 +494,28 @@ def test_eval_refuses_bombs_unless_told_otherwise_and_keeps_16_bits(
     assert "more than the allowed 479 pixels" in capsys.readouterr().err
 
 
+def test_eval_says_what_is_bare_unless_there_is_grain(
+    trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tiny.smooth_picture(64, 64, 1)
+    for name, rows in (("a", 32), ("b", 16), ("c", 0)):
+        shown = photo.copy()
+        shown[:rows] = 255
+        Image.fromarray(shown).save(f"{name}.png")
+    advice = "where nets paint nothing; --grain 3 makes them paint there, too\n"
+    assert evaluate(trained, "--image", "a.png") == 0
+    assert capsys.readouterr().err == f"note: a.png: 50% of it is perfectly flat, {advice}"
+    assert evaluate(trained, "--image", "c.png", "b.png", "a.png") == 0
+    said = capsys.readouterr().err
+    assert said == f"note: 2 pictures, b.png the first, are perfectly flat in parts, {advice}"
+    cut_out = np.dstack([shown, np.full((64, 64), 255, np.uint8)])
+    cut_out[:32] = 0
+    Image.fromarray(cut_out).save("cut_out.png")
+    assert evaluate(trained, "--image", "c.png", "cut_out.png") == 0
+    assert evaluate(trained, "--image", "a.png", "--grain", "3") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_eval_says_that_only_the_first_frame_is_stylized(
     trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from fast_style import memory
-from fast_style.effects import grained, recolour, rescale_styled, weaken
+from fast_style.effects import flat_share, grained, recolour, rescale_styled, weaken
 from fast_style.resample import Resampler, levels, pixels_like, resized, size_within, strips
 from fast_style.stylize_options import StylizeOptions, parse_tile
 
@@ -170,6 +170,19 @@ def test_strips_cover_every_row_once() -> None:
 
 
 # --- options and memory --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_flat_are_blocks_of_one_colour(dtype: type) -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (16 * 4 + 5, 16 * 5 + 9, 3)).astype(dtype)
+    assert flat_share(photo) == 0.0
+    photo[16:48, 32:64] = (7, 200, 0)
+    assert flat_share(photo) == 4 / 20
+    photo[47, 63, 1] -= 1  # A level is enough: the norms enlarge it.
+    assert flat_share(photo) == 3 / 20
+    assert flat_share(grained(photo, 3.0)) == 0.0
+    assert flat_share(np.zeros((400, 15, 3), dtype)) == flat_share(photo[:15]) == 0.0
+    assert flat_share(np.zeros((16, 31, 3), dtype)) == 1.0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
