@@ -1,12 +1,12 @@
-"""Does training hold? Twenty short runs: five styles, both precisions, started and afresh.
+"""Does training hold? Forty short runs: five styles, both precisions, started and afresh, twice.
 
     python benchmarks/robustness.py --photos DIR --held-out DIR -o OUT
 
-Each run has a seed of its own; half start from the net that comes along, and half afresh, which is
-harder. Steps whose numbers were not finite, warnings about previews and losses are read from the
-run's log; then photos that no run has seen are stylized at twice the size and measured with
-`fast_style.artefacts`. What measures do not see, eyes must: `sheet.jpg` has a row for each style. A
-run that fails is a result, too.
+Each run has a seed of its own. Twenty start from the net that comes along, as the files in `conf/`
+do, and twenty afresh, which is harder. Steps whose numbers were not finite, warnings about previews
+and losses are read from the run's log; then photos that no run has seen are stylized at twice the
+size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `started.jpg`
+and `afresh.jpg` have a row for each style. A run that fails is a result, too.
 
 Started again, it trains what is not trained yet, and again what failed. It prints one line of JSON
 for each run, and leaves `table.md` and the runs in OUT. With `--only`, several processes share it;
@@ -52,7 +52,12 @@ class Run:
     @property
     def name(self) -> str:
         """Names its folder."""
-        return f"{self.style}_{self.precision}_{'started' if self.started else 'afresh'}"
+        return f"{self.style}_{self.precision}_{self.kind}_{self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """Says where it starts."""
+        return "started" if self.started else "afresh"
 
 
 def main() -> None:
@@ -73,9 +78,10 @@ def main() -> None:
             done.append((run, found))
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(_table(done), encoding="utf-8")
-    shown = [run for run, found in done if "failed" not in found]
-    if shown:
-        _sheet(options, folder, shown)
+    for kind in ("started", "afresh"):
+        shown = [run for run, found in done if run.kind == kind and "failed" not in found]
+        if shown:
+            _sheet(options, folder / f"{kind}.jpg", shown)
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,19 +92,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--limit", type=int, default=4, help="held-out photos to measure")
-    parser.add_argument("--show", metavar="DIR", help="photo of the sheet (default: --held-out)")
+    parser.add_argument("--show", metavar="DIR", help="photo of the sheets (default: --held-out)")
     parser.add_argument("--only", action="append", choices=STYLES, help="may be repeated")
     parser.add_argument("-o", "--output", required=True)
     return parser.parse_args()
 
 
 def _runs() -> list[Run]:
-    """Returns all twenty."""
+    """Returns all forty."""
     kinds = [
         (style, precision, started)
         for style in STYLES
-        for precision in ("float32", "bfloat16")
         for started in (True, False)
+        for precision in ("float32", "bfloat16")
+        for _ in range(2)
     ]
     return [Run(*kind, seed) for seed, kind in enumerate(kinds)]
 
@@ -240,7 +247,7 @@ def _thousands(loss: int | None) -> str:
     return "none" if loss is None else f"{loss:,}"
 
 
-def _sheet(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> None:
+def _sheet(options: argparse.Namespace, path: Path, runs: Sequence[Run]) -> None:
     """Writes a picture of each run, a row for each style."""
     import fast_style
     from fast_style.contact_sheet import Cell, contact_sheet
@@ -251,9 +258,9 @@ def _sheet(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> No
     (photo,) = read_crops(find_photos(options.show or options.held_out), side, limit=1)
     cells: dict[str, list[Cell]] = {run.style: [] for run in runs}
     for run in runs:
-        styled = fast_style.load(folder / run.name).stylize(photo)
-        cells[run.style].append(Cell(run.name.replace("_", " "), styled))
-    write_image(folder / "sheet.jpg", contact_sheet(list(cells.values()), side=side))
+        styled = fast_style.load(path.parent / run.name).stylize(photo)
+        cells[run.style].append(Cell(f"{run.style} {run.precision}, seed {run.seed}", styled))
+    write_image(path, contact_sheet(list(cells.values()), side=side))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_the_quality_study_counts_what_is_quick_first(monkeypatch: pytest.Monkey
         assert steps == round(1000 / wanted), settings
 
 
-def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions(
+def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions_for_each_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -99,14 +99,16 @@ def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions(
     )
     options = robustness._arguments()
     runs = robustness._runs()
-    assert len({run.name for run in runs}) == len({run.seed for run in runs}) == len(runs) == 20
-    assert len({(run.style, run.precision) for run in runs}) == 10
+    assert len({run.name for run in runs}) == len({run.seed for run in runs}) == len(runs) == 40
+    for kind in ("started", "afresh"):
+        pairs = [(run.style, run.precision) for run in runs if run.kind == kind]
+        assert sorted(pairs) == sorted(2 * [*set(pairs)]) and len(set(pairs)) == 10
     for run in runs:
         config = robustness._config(options, run)
         whole = load_config(ROOT / f"conf/{run.style}.yml")
         assert config.style_weight == pytest.approx((whole.style_weight or 0.0) / 16.0)
         assert (config.precision, config.seed) == (run.precision, run.seed)
-        assert (config.init_from is None) == run.name.endswith("afresh")
+        assert (config.init_from is None) == (run.kind == "afresh")
 
 
 def test_robustness_reports_runs_that_fail_and_trains_them_again(
@@ -127,14 +129,14 @@ def test_robustness_reports_runs_that_fail_and_trains_them_again(
     monkeypatch.setattr(robustness, "emit", lambda *_: None)  # It asks Git.
     robustness.main()
     rows = (tmp_path / "table.md").read_text().splitlines()[2:]
-    assert len(rows) == len(calls) == 4
+    assert len(rows) == len(calls) == 8
     assert all("| failed: two lines | " in row for row in rows)
     robustness.main()
-    assert len(calls) == 8
+    assert len(calls) == 16
     monkeypatch.setattr(
         robustness.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 130)
     )
-    with pytest.raises(SystemExit, match="candy_float32_started was stopped"):
+    with pytest.raises(SystemExit, match="candy_float32_started_0 was stopped"):
         robustness.main()
 
 
