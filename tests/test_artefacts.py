@@ -181,6 +181,14 @@ def test_a_frame_has_four_sides(width: int, sign: float) -> None:
     assert frame(added(np.where(ROWS < 80, border, 0.0))) < 15.0
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_who_stands_in_the_middle_makes_no_frame(sign: float) -> None:
+    # A cross as wide as a quarter of what is looked at of each side, 21 levels of its mean.
+    cross = np.where((abs(ROWS - 63.5) < 8) | (abs(COLUMNS - 95.5) < 16), sign * 85.0, 0.0)
+    assert frame(added(np.where(EDGE < 8, 0.0, cross))) < 8.0
+    assert frame(added(np.where(EDGE < 8, 0.0, sign * 85.0 / 4.0))) > 14.0
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 64), (16, 16), (63, 40)])
 def test_what_is_too_small_to_tell_is_not_told(shape: tuple[int, int]) -> None:
     picture = tiny.smooth_picture(*shape, 0)
