@@ -35,9 +35,9 @@ _DOT_ALONE = 0.5  # of which nothing around it has so large a part
 _HUE_SCALES = (3, 7)  # pixels
 _MOST_NOISE = 16.0  # levels
 
-_MOST_FRAME = 14.0  # levels; clean nets reach 2
+_MOST_FRAME = 14.0  # levels; nets that leave none reach 2 above the photo's
 _FRAME_WIDTHS = (2, 4, 8, 16)  # pixels
-_FRAME_PARTS = 8  # of a side
+_FRAME_PARTS = 8  # of a side, at most
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def colour_noise(picture: np.ndarray, scale: int) -> float:
 def frame(picture: np.ndarray) -> float:
     """Measures a border that differs from what is inside, in the same way all around.
 
-    Each side is cut into up to 8 parts. Where three quarters of the parts of each side differ, it
+    Each side is cut into 4 to 8 parts. Where three quarters of the parts of each side differ, it
     is a frame; where but a few do, somebody stands in the middle.
 
     Args:
@@ -287,9 +287,10 @@ def frame(picture: np.ndarray) -> float:
       The mean of the outer w pixels less that of those from 2w to 4w, at the lower quartile of a
       side's parts, on the side where it is least, in the channel and for the width w of 2, 4, 8 and
       16 where it is most, in levels; or the same of what is darker outside. 0 where the sides do
-      not agree in its sign. Widths of more than a twelfth of the picture are left out.
+      not agree in its sign. Widths of more than a sixteenth of the picture are left out.
     """
-    widths = [width for width in _FRAME_WIDTHS if 12 * width <= min(picture.shape[:2])]
+    # A side without its corners, 4w each, then holds 4 parts of 2w at least.
+    widths = [width for width in _FRAME_WIDTHS if 16 * width <= min(picture.shape[:2])]
     return max((_frame(picture, width) for width in widths), default=0.0)
 
 

@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
     from fast_style.pipeline import Outcome
 
+_TOO_BARE = 0.005  # Share of a result from which grain is advised.
+_MOST_NAMED = 4
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `python -m fast_style` (or `fast-style`) and returns its exit code.
@@ -205,16 +208,15 @@ def _eval(options: argparse.Namespace) -> int:
     )
     with contextlib.closing(pictures):
         outcomes = itertools.chain(pictures, films)
-        return _report_outcomes(outcomes, len(jobs), grained=how.grain > 0.0)
+        # Who has said how much grain there is to be has thought of it.
+        advise = options.grain is None and how.strength > 0.0
+        return _report_outcomes(outcomes, len(jobs), advise_grain=advise)
 
 
-_FLAT_ENOUGH = 0.02  # of a photo, to speak of it
-
-
-def _report_outcomes(outcomes: Iterable[Outcome], count: int, *, grained: bool) -> int:
-    """Shows progress, results, and in the end what failed; returns the exit code."""
+def _report_outcomes(outcomes: Iterable[Outcome], count: int, *, advise_grain: bool) -> int:
+    """Shows progress, results, and in the end what is bare or failed; returns the exit code."""
     failures = []
-    flat = []
+    bare = []
     many = count > 1
     bar = tqdm(
         outcomes,
@@ -232,14 +234,17 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int, *, grained: bool) 
             failures.append(str(outcome.error))
         for note in outcome.notes:
             say(f"note: {printable(outcome.job.source)}: {note}")
-        if outcome.flat_share >= _FLAT_ENOUGH and not grained:
-            flat.append(outcome)
-    if flat:
-        first = printable(flat[0].job.source)
-        where = f"{first}: {flat[0].flat_share:.0%} of it is perfectly flat"
-        if len(flat) > 1:
-            where = f"{len(flat)} pictures, {first} the first, are perfectly flat in parts"
-        say(f"note: {where}, where nets paint nothing; --grain 3 makes them paint there, too")
+        if advise_grain and outcome.bare_share >= _TOO_BARE:
+            bare.append((outcome.bare_share, printable(outcome.job.target)))
+    if bare:
+        bare.sort(key=lambda found: -found[0])
+        named = ", ".join(f"{name} ({share:.0%})" for share, name in bare[:_MOST_NAMED])
+        if len(bare) > _MOST_NAMED:
+            named += f" and {len(bare) - _MOST_NAMED} more"
+        say(
+            "note: nets paint nothing where a photo is perfectly flat, as in parts of "
+            f"{named}; --grain 3 has them paint there, too"
+        )
     if failures:
         say(f"{len(failures)} of {count} files failed:")
         for failure in failures:

@@ -49,10 +49,9 @@ def stylize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grain",
         type=float,
-        default=0.0,
         metavar="0..32",
         help="levels of noise on what the net sees, so that flat parts get strokes too: "
-        "3 is enough (default: 0)",
+        "3 is enough (default: 0, and a note where results have bare parts)",
     )
     parser.add_argument(
         "--max-size",
@@ -87,7 +86,7 @@ def stylize_options(options: argparse.Namespace) -> StylizeOptions:
             strength=options.strength,
             preserve_color=options.preserve_color,
             stroke_scale=options.stroke_scale,
-            grain=options.grain,
+            grain=options.grain or 0.0,
             max_size=options.max_size,
             tile=options.tile,
         )

@@ -12,7 +12,7 @@ import numpy as np
 from fast_style.colour import luma, with_colours_of
 from fast_style.resample import Resampler, levels, pixels_like, resized, strips
 
-FLAT_BLOCK = 16  # pixels; smaller flat spots are filled by the strokes around them
+_BLOCK = 16  # pixels
 _DETAIL = 0.7  # With all of the photo's detail, grass and grain cover the strokes.
 MAX_GAIN = 1.5
 """Of contrast, when a weakened style is brought back to its strength."""
@@ -42,25 +42,40 @@ def grained(photo: np.ndarray, grain: float) -> np.ndarray:
     return noisy
 
 
-def flat_share(photo: np.ndarray) -> float:
-    """Measures how much of a photo nets leave bare unless it is `grained`.
+def bare_share(photo: np.ndarray, styled: np.ndarray, alpha: np.ndarray | None = None) -> float:
+    """Measures how much of a styled picture is bare because the photo is flat there.
 
     Args:
-      photo: Of any size.
+      photo: What was stylized, of any size.
+      styled: What came out, of any size; of the same type.
+      alpha: [H, W] of the photo, if the result has it too: what nobody sees does not count.
 
     Returns:
-      Share of its blocks of 16x16 pixels that are of one colour, to the last bit; 0 for photos
-      that hold no such block.
+      Share of the styled picture, from 0 to 1, by blocks of 16x16 pixels: those of one colour, up
+      to two levels, where the photo is of one up to three.
     """
-    height, width = (size // FLAT_BLOCK for size in photo.shape[:2])
-    if not height * width:
-        return 0.0
-    flat = 0
-    for row in range(0, height * FLAT_BLOCK, FLAT_BLOCK):
-        strip = photo[row : row + FLAT_BLOCK, : width * FLAT_BLOCK]
-        blocks = strip.reshape(FLAT_BLOCK, width, FLAT_BLOCK, 3)
-        flat += int(np.sum((blocks == blocks[:1, :, :1]).all(axis=(0, 2, 3))))
-    return flat / (height * width)
+    bare = _even(styled, 2)
+    if bare.any():
+        bare &= _even(resized(photo, *styled.shape[:2]), 3)
+    if alpha is not None and bare.any():
+        rows, columns = (
+            np.arange(count) * _BLOCK * size // length
+            for count, size, length in zip(bare.shape, alpha.shape, styled.shape, strict=False)
+        )
+        bare &= alpha[np.ix_(rows, columns)] > 0
+    return _BLOCK**2 * int(bare.sum()) / (styled.shape[0] * styled.shape[1])
+
+
+def _even(picture: np.ndarray, most: int) -> np.ndarray:
+    """Tells which whole blocks differ by so many levels at most, [H // 16, W // 16]."""
+    height, width = (size // _BLOCK for size in picture.shape[:2])
+    even = np.zeros([height, width], bool)
+    for row in range(height) if width else ():
+        strip = picture[row * _BLOCK : (row + 1) * _BLOCK, : width * _BLOCK]
+        blocks = strip.reshape(_BLOCK, width, _BLOCK, 3)
+        apart = blocks.max(axis=(0, 2)) - blocks.min(axis=(0, 2))
+        even[row] = (levels(apart) <= most).all(axis=-1)
+    return even
 
 
 def weaken(styled: np.ndarray, photo: np.ndarray, strength: float) -> None:

@@ -271,6 +271,11 @@ def write_image(
         _encode(file, printable(path), path.suffix.lower(), image, quality, extras)
 
 
+def keeps_alpha(path: str | os.PathLike[str]) -> bool:
+    """Whether `write_image` writes an alpha to a file of that name."""
+    return _OUTPUT_FORMATS.get(Path(path).suffix.lower()) in _ALPHA_FORMATS
+
+
 def encode_image(
     image: np.ndarray, suffix: str, *, quality: int = 95, extras: Extras = _NO_EXTRAS
 ) -> bytes:

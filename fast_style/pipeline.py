@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fast_style.effects import flat_share
+from fast_style.effects import bare_share
 from fast_style.errors import FastStyleError
-from fast_style.images import write_image
+from fast_style.images import keeps_alpha, write_image
 from fast_style.jobs import Job
 from fast_style.opening import DEFAULT_MAX_PIXELS, printable, reason_of
 from fast_style.photo import Photo, read_photo
@@ -38,14 +38,13 @@ class Outcome:
     Attributes:
       job: Which.
       notes: What was left out of the result.
-      flat_share: Of the photo, see `effects.flat_share`; 0 for a transparent one, whose flat parts
-        are mostly those that nobody sees, and for films.
+      bare_share: Of the result, see `effects.bare_share`; 0 for films.
       error: Why there is no result; none if there is.
     """
 
     job: Job
     notes: tuple[str, ...] = ()
-    flat_share: float = 0.0
+    bare_share: float = 0.0
     error: FastStyleError | None = None
 
 
@@ -177,9 +176,10 @@ def _write(
         if photo is None or isinstance(result, FastStyleError):
             assert isinstance(result, FastStyleError)
             return Outcome(job, error=result)
+        kept = photo.extras.alpha if keeps_alpha(job.target) else None
+        bare = bare_share(photo.pixels, result, kept)
         write_image(job.target, result, quality=quality, extras=photo.extras)
-        flat = 0.0 if photo.extras.alpha is not None else flat_share(photo.pixels)
-        return Outcome(job, photo.notes, flat)
+        return Outcome(job, photo.notes, bare)
     except Exception as error:
         return Outcome(job, error=as_failure(job, error))
     finally:

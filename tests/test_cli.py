@@ -494,26 +494,38 @@ def test_eval_refuses_bombs_unless_told_otherwise_and_keeps_16_bits(
     assert "more than the allowed 479 pixels" in capsys.readouterr().err
 
 
-def test_eval_says_what_is_bare_unless_there_is_grain(
+def test_eval_says_what_is_bare_unless_it_was_told_about_grain(
     trained: Trained, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo = tiny.smooth_picture(64, 64, 1)
-    for name, rows in (("a", 32), ("b", 16), ("c", 0)):
-        shown = photo.copy()
-        shown[:rows] = 255
-        Image.fromarray(shown).save(f"{name}.png")
-    advice = "where nets paint nothing; --grain 3 makes them paint there, too\n"
-    assert evaluate(trained, "--image", "a.png") == 0
-    assert capsys.readouterr().err == f"note: a.png: 50% of it is perfectly flat, {advice}"
-    assert evaluate(trained, "--image", "c.png", "b.png", "a.png") == 0
-    said = capsys.readouterr().err
-    assert said == f"note: 2 pictures, b.png the first, are perfectly flat in parts, {advice}"
-    cut_out = np.dstack([shown, np.full((64, 64), 255, np.uint8)])
-    cut_out[:32] = 0
-    Image.fromarray(cut_out).save("cut_out.png")
-    assert evaluate(trained, "--image", "c.png", "cut_out.png") == 0
-    assert evaluate(trained, "--image", "a.png", "--grain", "3") == 0
-    assert capsys.readouterr().err == ""
+    white = np.full((256, 256, 4), 255, np.uint8)
+    white[200:, :, :3] = tiny.smooth_picture(56, 256, 1)
+    Image.fromarray(white[..., :3]).save("white.png")
+    tiny.save_picture(workplace / "full.png", 64, 64, 1)
+    white[:200, :, 3] = 0
+    Image.fromarray(white).save("cut_out.png")
+
+    def told(*arguments: str) -> str:
+        assert evaluate(trained, *arguments, "-o", "out/") == 0
+        return capsys.readouterr().err
+
+    start = "note: nets paint nothing where a photo is perfectly flat, as in parts of "
+    end = "; --grain 3 has them paint there, too\n"
+    one = told("--image", "white.png")
+    share = int(re.findall(r"^.* out/white\.png \((\d+)%\);", one)[0])
+    assert one == f"{start}out/white.png ({share}%){end}"
+    styled = np.asarray(Image.open("out/white.png"))
+    assert 20 < share < 78 and (styled[: share * 2] == styled[0, 0]).all()  # So many rows.
+    (workplace / "six").mkdir()
+    for number in range(5):
+        Image.fromarray(white[..., :3]).save(f"six/{number}.png")
+    Image.fromarray(white[40:, :, :3]).save("six/less.png")
+    names = ", ".join(f"out/{number}.png ({share}%)" for number in range(4))
+    assert told("--image", "full.png", "six") == f"{start}{names} and 2 more{end}"
+    assert told("--image", "full.png", "cut_out.png") == ""
+    opaque = told("--image", "cut_out.png", "--format", "jpg")
+    assert opaque == f"{start}out/cut_out.jpg ({share}%){end}"
+    for options in (("--grain", "3"), ("--grain", "0"), ("--strength", "0")):
+        assert told("--image", "white.png", *options) == ""
 
 
 def test_eval_says_that_only_the_first_frame_is_stylized(

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from fast_style import memory
-from fast_style.effects import flat_share, grained, recolour, rescale_styled, weaken
+from fast_style.effects import bare_share, grained, recolour, rescale_styled, weaken
 from fast_style.resample import Resampler, levels, pixels_like, resized, size_within, strips
 from fast_style.stylize_options import StylizeOptions, parse_tile
 
@@ -173,16 +173,37 @@ def test_strips_cover_every_row_once() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_what_is_flat_are_blocks_of_one_colour(dtype: type) -> None:
-    photo = np.random.default_rng(1).integers(0, 256, (16 * 4 + 5, 16 * 5 + 9, 3)).astype(dtype)
-    assert flat_share(photo) == 0.0
-    photo[16:48, 32:64] = (7, 200, 0)
-    assert flat_share(photo) == 4 / 20
-    photo[47, 63, 1] -= 1  # A level is enough: the norms enlarge it.
-    assert flat_share(photo) == 3 / 20
-    assert flat_share(grained(photo, 3.0)) == 0.0
-    assert flat_share(np.zeros((400, 15, 3), dtype)) == flat_share(photo[:15]) == 0.0
-    assert flat_share(np.zeros((16, 31, 3), dtype)) == 1.0
+def test_what_is_bare_are_blocks_of_one_colour_where_the_photo_is_flat(dtype: type) -> None:
+    level = 257 if dtype == np.uint16 else 1
+    shape = (16 * 4 + 5, 16 * 5 + 9, 3)
+    block = 16**2 / (shape[0] * shape[1])
+    rng = np.random.default_rng(1)
+    photo, styled = ((level * rng.integers(0, 256, shape)).astype(dtype) for _ in range(2))
+    assert bare_share(photo, photo) == 0.0
+    styled[16:48, 32:64] = level * np.array((7, 200, 0))
+    assert bare_share(photo, styled) == 0.0  # A net may paint texture over with one colour.
+    photo[:48, 48:64] = level * 90
+    photo[9, 60, 1] += 3 * level
+    assert bare_share(photo, styled) == pytest.approx(2 * block)
+    styled[20, 60, 2] += 2 * level
+    styled[40, 60, 0] += 3 * level
+    assert bare_share(photo, styled) == pytest.approx(block)
+    alpha = np.full(shape[:2], 9, np.uint8)
+    assert bare_share(photo, styled, alpha) == pytest.approx(block)
+    alpha[16:32, 48:64] = 0
+    assert bare_share(photo, styled, alpha) == 0.0
+    # The photo of another size: a clipped sky that loses its last noise when it is scaled down.
+    sky = np.full((4 * 69, 4 * 89, 3), 255 * level, dtype)
+    sky[::7, ::5] -= 4 * level
+    assert bare_share(sky, sky) == 0.0
+    sky_alpha = np.full(sky.shape[:2], 1, np.uint8)
+    for given in (None, sky_alpha):
+        assert bare_share(sky, styled, given) == pytest.approx(3 * block)
+    sky_alpha[64:128] = 0
+    assert bare_share(sky, styled, sky_alpha) == pytest.approx(block)
+    for side in (1, 15):
+        small = np.zeros((400, side, 3), dtype)
+        assert bare_share(small, small) == bare_share(small[:side], small[:side]) == 0.0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
