@@ -3,10 +3,12 @@
     python benchmarks/robustness.py --photos DIR --held-out DIR -o OUT
 
 Each run has a seed of its own. Twenty start from the net that comes along, as the files in `conf/`
-do, and twenty afresh, which is harder. Steps whose numbers were not finite, warnings about previews
-and losses are read from the run's log; then photos that no run has seen are stylized at twice the
-size and measured with `fast_style.artefacts`. What measures do not see, eyes must: `started.jpg`
-and `afresh.jpg` have a row for each style. A run that fails is a result, too.
+do, and twenty afresh, which is harder. That net knows the styles in `conf/`: with `--style`, five
+times, they are pictures of your own, with all else as in `conf/wave.yml`. Steps whose numbers were
+not finite, warnings about previews and losses are read from the run's log; then photos that no run
+has seen are stylized at twice the size and measured with `fast_style.artefacts`. What measures do
+not see, eyes must: `started.jpg` and `afresh.jpg` have a row for each style. A run that fails is a
+result, too.
 
 Started again, it trains what is not trained yet, and again what failed. It prints one line of JSON
 for each run, and leaves `table.md` and the runs in OUT. With `--only`, several processes share it;
@@ -29,8 +31,9 @@ from common import emit, overrides
 from fast_style.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
+_KINDS = ("started", "afresh")
 _STOPPED = (129, 130, 143, -1, -2, -15)  # By a signal that a person or the system sent.
-STYLES = ("candy", "mosaic", "wave", "scream", "feathers")
+_STYLES = [ROOT / f"conf/{name}.yml" for name in ("candy", "mosaic", "wave", "scream", "feathers")]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,13 @@ class Run:
     """One of the runs.
 
     Attributes:
-      style: Its file in `conf/`.
+      source: Its style's file in `conf/`, or the style picture itself.
       precision: float32 or bfloat16.
       started: Whether it starts from the net that comes along.
       seed: Of everything random.
     """
 
-    style: str
+    source: Path
     precision: str
     started: bool
     seed: int
@@ -53,6 +56,16 @@ class Run:
     def name(self) -> str:
         """Names its folder."""
         return f"{self.style}_{self.precision}_{self.kind}_{self.seed}"
+
+    @property
+    def style(self) -> str:
+        """Names its style."""
+        return self.source.stem
+
+    @property
+    def base(self) -> Path:
+        """Names the file of settings that it starts with."""
+        return self.source if self.source.suffix == ".yml" else ROOT / "conf/wave.yml"
 
     @property
     def kind(self) -> str:
@@ -65,12 +78,12 @@ def main() -> None:
     options = _arguments()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    for run in _runs():
+    for run in _runs(options):
         events = _log(options, folder, run)
-        if run.style in (options.only or STYLES) and (events is None or _errors(events)):
+        if options.only in (None, run.style) and (events is None or _errors(events)):
             _train(options, folder, run)
     done = []
-    for run in _runs():
+    for run in _runs(options):
         events = _log(options, folder, run)
         if events is not None:
             found = _look(options, folder, run, events)
@@ -78,7 +91,7 @@ def main() -> None:
             done.append((run, found))
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(_table(done), encoding="utf-8")
-    for kind in ("started", "afresh"):
+    for kind in options.start or _KINDS:
         shown = [run for run, found in done if run.kind == kind and "failed" not in found]
         if shown:
             _sheet(options, folder / f"{kind}.jpg", shown)
@@ -93,21 +106,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--limit", type=int, default=4, help="held-out photos to measure")
     parser.add_argument("--show", metavar="DIR", help="photo of the sheets (default: --held-out)")
-    parser.add_argument("--only", action="append", choices=STYLES, help="may be repeated")
+    parser.add_argument("--style", action="append", metavar="FILE", help="picture; may be repeated")
+    parser.add_argument("--start", action="append", choices=_KINDS, help="(default: both)")
+    parser.add_argument("--only", metavar="NAME", help="style to train now")
     parser.add_argument("-o", "--output", required=True)
     return parser.parse_args()
 
 
-def _runs() -> list[Run]:
-    """Returns all forty."""
+def _runs(options: argparse.Namespace) -> list[Run]:
+    """Returns all forty, or those of the starts asked for."""
+    sources = [Path(file).resolve() for file in options.style or ()]
     kinds = [
-        (style, precision, started)
-        for style in STYLES
-        for started in (True, False)
+        (source, precision, kind == "started")
+        for source in sources or _STYLES
+        for kind in _KINDS
         for precision in ("float32", "bfloat16")
         for _ in range(2)
     ]
-    return [Run(*kind, seed) for seed, kind in enumerate(kinds)]
+    runs = [Run(*kind, seed) for seed, kind in enumerate(kinds)]
+    return [run for run in runs if run.kind in (options.start or _KINDS)]
 
 
 def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
@@ -115,10 +132,10 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
     from fast_style.config import load_config
     from fast_style.run_parts import at_image_size
 
-    config = at_image_size(load_config(ROOT / f"conf/{run.style}.yml"), options.image_size)
-    assert config.style_image is not None
+    config = at_image_size(load_config(run.base), options.image_size)
+    picture = run.source if run.base != run.source else ROOT / str(config.style_image)
     return {
-        "style_image": str(ROOT / config.style_image),
+        "style_image": str(picture),
         "dataset": options.photos,
         "loss_model": "vgg_mini",
         "loss_model_file": str(ROOT / "pretrained/vgg_mini.safetensors"),
@@ -144,7 +161,7 @@ def _config(options: argparse.Namespace, run: Run) -> Any:
     """Returns the configuration of a run, but for its name and folder."""
     from fast_style.config import load_config
 
-    return load_config(ROOT / f"conf/{run.style}.yml", _overrides(options, run))
+    return load_config(run.base, _overrides(options, run))
 
 
 def _asked(options: argparse.Namespace, run: Run) -> Any:
@@ -166,7 +183,7 @@ def _errors(events: Sequence[dict[str, Any]]) -> list[str]:
 
 def _train(options: argparse.Namespace, folder: Path, run: Run) -> None:
     """Trains afresh and keeps the events of the run's log."""
-    command = [sys.executable, str(ROOT / "train.py"), "-c", str(ROOT / f"conf/{run.style}.yml")]
+    command = [sys.executable, str(ROOT / "train.py"), "-c", str(run.base)]
     for override in (
         *_overrides(options, run),
         *(f"naming={run.name}", f"model_path={folder}"),
@@ -248,16 +265,20 @@ def _thousands(loss: int | None) -> str:
 
 
 def _sheet(options: argparse.Namespace, path: Path, runs: Sequence[Run]) -> None:
-    """Writes a picture of each run, a row for each style."""
+    """Writes a row for each style: its picture, and one of each run."""
     import fast_style
+    from fast_style.builders import load_style_pictures
     from fast_style.contact_sheet import Cell, contact_sheet
     from fast_style.data import find_photos, read_crops
     from fast_style.images import write_image
 
     side = 2 * options.image_size
     (photo,) = read_crops(find_photos(options.show or options.held_out), side, limit=1)
-    cells: dict[str, list[Cell]] = {run.style: [] for run in runs}
+    cells: dict[str, list[Cell]] = {}
     for run in runs:
+        if run.style not in cells:
+            (style,) = load_style_pictures(_config(options, run))
+            cells[run.style] = [Cell(f"{run.style}, as it is learnt", style)]
         styled = fast_style.load(path.parent / run.name).stylize(photo)
         cells[run.style].append(Cell(f"{run.style} {run.precision}, seed {run.seed}", styled))
     write_image(path, contact_sheet(list(cells.values()), side=side))

@@ -193,11 +193,14 @@ def _eval(options: argparse.Namespace) -> int:
     def stylize(images: list[np.ndarray]) -> list[np.ndarray]:
         return model.stylize(images, **dataclasses.asdict(how))
 
+    # Who has said how much grain there is to be has thought of it.
+    advise_grain = options.grain is None and how.strength > 0.0
     pictures = run_jobs(
         [job for job in jobs if not job.is_film],
         stylize,
         quality=options.quality,
         max_pixels=options.max_pixels,
+        measure_bare=advise_grain,
     )
     films = run_films(
         (job for job in jobs if job.is_film),
@@ -208,12 +211,10 @@ def _eval(options: argparse.Namespace) -> int:
     )
     with contextlib.closing(pictures):
         outcomes = itertools.chain(pictures, films)
-        # Who has said how much grain there is to be has thought of it.
-        advise = options.grain is None and how.strength > 0.0
-        return _report_outcomes(outcomes, len(jobs), advise_grain=advise)
+        return _report_outcomes(outcomes, len(jobs))
 
 
-def _report_outcomes(outcomes: Iterable[Outcome], count: int, *, advise_grain: bool) -> int:
+def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
     """Shows progress, results, and in the end what is bare or failed; returns the exit code."""
     failures = []
     bare = []
@@ -234,7 +235,7 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int, *, advise_grain: b
             failures.append(str(outcome.error))
         for note in outcome.notes:
             say(f"note: {printable(outcome.job.source)}: {note}")
-        if advise_grain and outcome.bare_share >= _TOO_BARE:
+        if outcome.bare_share > _TOO_BARE:
             bare.append((outcome.bare_share, printable(outcome.job.target)))
     if bare:
         bare.sort(key=lambda found: -found[0])

@@ -51,7 +51,7 @@ def stylize_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="0..32",
         help="levels of noise on what the net sees, so that flat parts get strokes too: "
-        "3 is enough (default: 0, and a note where results have bare parts)",
+        "3 is enough (default: 0, with a note if results have bare parts)",
     )
     parser.add_argument(
         "--max-size",

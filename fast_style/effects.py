@@ -48,7 +48,8 @@ def bare_share(photo: np.ndarray, styled: np.ndarray, alpha: np.ndarray | None =
     Args:
       photo: What was stylized, of any size.
       styled: What came out, of any size; of the same type.
-      alpha: [H, W] of the photo, if the result has it too: what nobody sees does not count.
+      alpha: [H, W] of the photo, if the result has it too: blocks do not count whose first pixel
+        nobody sees.
 
     Returns:
       Share of the styled picture, from 0 to 1, by blocks of 16x16 pixels: those of one colour, up
@@ -60,7 +61,7 @@ def bare_share(photo: np.ndarray, styled: np.ndarray, alpha: np.ndarray | None =
     if alpha is not None and bare.any():
         rows, columns = (
             np.arange(count) * _BLOCK * size // length
-            for count, size, length in zip(bare.shape, alpha.shape, styled.shape, strict=False)
+            for count, size, length in zip(bare.shape, alpha.shape, styled.shape[:2], strict=True)
         )
         bare &= alpha[np.ix_(rows, columns)] > 0
     return _BLOCK**2 * int(bare.sum()) / (styled.shape[0] * styled.shape[1])
@@ -72,8 +73,9 @@ def _even(picture: np.ndarray, most: int) -> np.ndarray:
     even = np.zeros([height, width], bool)
     for row in range(height) if width else ():
         strip = picture[row * _BLOCK : (row + 1) * _BLOCK, : width * _BLOCK]
-        blocks = strip.reshape(_BLOCK, width, _BLOCK, 3)
-        apart = blocks.max(axis=(0, 2)) - blocks.min(axis=(0, 2))
+        # Rows first: they lie together.
+        highest = strip.max(axis=0).reshape(width, _BLOCK, 3).max(axis=1)
+        apart = highest - strip.min(axis=0).reshape(width, _BLOCK, 3).min(axis=1)
         even[row] = (levels(apart) <= most).all(axis=-1)
     return even
 

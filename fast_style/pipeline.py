@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -38,7 +39,7 @@ class Outcome:
     Attributes:
       job: Which.
       notes: What was left out of the result.
-      bare_share: Of the result, see `effects.bare_share`; 0 for films.
+      bare_share: Of the result, see `effects.bare_share`; 0 if it was not asked for.
       error: Why there is no result; none if there is.
     """
 
@@ -54,6 +55,7 @@ def run_jobs(
     *,
     quality: int = 95,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    measure_bare: bool = False,
     ahead: int | None = None,
 ) -> Generator[Outcome, None, None]:
     """Reads, stylizes and writes pictures; a bad one does not stop the others.
@@ -70,6 +72,7 @@ def run_jobs(
       stylize: The net.
       quality: As for `images.write_image`.
       max_pixels: As for `photo.read_photo`.
+      measure_bare: Whether outcomes are to have a `bare_share`.
       ahead: How many pictures are decoded ahead, and how many wait to be written; none takes what
         suits the number of processors.
 
@@ -89,7 +92,9 @@ def run_jobs(
                     future = readers.submit(_read, ticket, job, budget, max_pixels)
                     reading.append((ticket, job, future))
                 for ticket, job, photo, result in _stylized(reading, stylize):
-                    future = writers.submit(_write, ticket, job, photo, result, quality, budget)
+                    future = writers.submit(
+                        _write, ticket, job, photo, result, quality, measure_bare, budget
+                    )
                     writing.append((job, future))
                 while writing and (
                     writing[0][1].done() or len(writing) > ahead or not (waiting or reading)
@@ -170,15 +175,19 @@ def _write(
     photo: Photo | None,
     result: np.ndarray | FastStyleError,
     quality: int,
+    measure_bare: bool,
     budget: _Budget,
 ) -> Outcome:
     try:
         if photo is None or isinstance(result, FastStyleError):
             assert isinstance(result, FastStyleError)
             return Outcome(job, error=result)
-        kept = photo.extras.alpha if keeps_alpha(job.target) else None
-        bare = bare_share(photo.pixels, result, kept)
         write_image(job.target, result, quality=quality, extras=photo.extras)
+        bare = 0.0
+        if measure_bare:
+            with contextlib.suppress(MemoryError):
+                kept = photo.extras.alpha if keeps_alpha(job.target) else None
+                bare = bare_share(photo.pixels, result, kept)
         return Outcome(job, photo.notes, bare)
     except Exception as error:
         return Outcome(job, error=as_failure(job, error))

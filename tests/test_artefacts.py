@@ -183,12 +183,15 @@ def test_a_frame_has_four_sides(width: int, sign: float) -> None:
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_who_stands_in_the_middle_makes_no_frame(sign: float) -> None:
-    # A cross as wide as a quarter of what is looked at of each side, 21 levels of its mean.
+    # A cross as wide as a quarter of what is looked at of each side, up to 8 pixels from the edge.
     cross = np.where((abs(ROWS - 63.5) < 8) | (abs(COLUMNS - 95.5) < 16), sign * 85.0, 0.0)
-    cross = np.where(EDGE < 8, 0.0, cross)
-    for cut in (0, 12, 24, 31):  # Of the height, so that fewer widths fit.
-        picture = added(cross)[cut // 2 : 128 - (cut + 1) // 2]
-        assert frame(picture) < 1.0
+    picture = added(np.where(EDGE < 8, 0.0, cross))
+    turned = picture.swapaxes(0, 1)
+    for side in (picture, picture[::-1], turned, turned[::-1]):
+        side = side[:, 32:-32].astype(float)
+        assert sign * (side[16:32].mean() - side[:8].mean()) > 14.0  # Its mean is off.
+    for cut in (0, 6, 12, 16):  # Fewer widths fit into smaller pictures.
+        assert frame(np.delete(picture, np.s_[64 - cut : 64 + cut], axis=0)) < 2.0
     assert frame(added(np.where(EDGE < 8, 0.0, sign * 85.0 / 4.0))) > 14.0
 
 

@@ -98,7 +98,7 @@ def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions_for_each_st
         "sys.argv", ["x", "--photos", "p", "--held-out", "h", "--image-size", "64", "-o", "o"]
     )
     options = robustness._arguments()
-    runs = robustness._runs()
+    runs = robustness._runs(options)
     assert len({run.name for run in runs}) == len({run.seed for run in runs}) == len(runs) == 40
     for kind in ("started", "afresh"):
         pairs = [(run.style, run.precision) for run in runs if run.kind == kind]
@@ -109,6 +109,13 @@ def test_robustness_is_twenty_runs_of_five_styles_in_both_precisions_for_each_st
         assert config.style_weight == pytest.approx((whole.style_weight or 0.0) / 16.0)
         assert (config.precision, config.seed) == (run.precision, run.seed)
         assert (config.init_from is None) == (run.kind == "afresh")
+    options.start, options.style = ["started"], ["data/styles/udnie.jpg", "mine.png"]
+    own = robustness._runs(options)
+    assert [run.seed for run in own] == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert [run.name for run in own[3:5]] == ["udnie_bfloat16_started_3", "mine_float32_started_8"]
+    config = robustness._config(options, own[0])
+    assert str(config.style_image) == str(Path("data/styles/udnie.jpg").resolve())
+    assert (config.style_weight, config.init_from is None) == (pytest.approx(220 / 16), False)
 
 
 def test_robustness_reports_runs_that_fail_and_trains_them_again(

@@ -169,7 +169,7 @@ def test_strips_cover_every_row_once() -> None:
     assert len(list(strips(3, 10**6, 10))) == 3
 
 
-# --- options and memory --------------------------------------------------------------------------
+# --- grain ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -228,6 +228,9 @@ def test_grain_is_noise_of_so_many_levels_and_always_the_same(dtype: type) -> No
     assert grained(photo, 0.0) is photo
     black, white = grained(np.zeros((9, 9, 3), dtype), 5.0), grained(photo * 0 + largest, 5.0)
     assert black.max() < largest // 4 and white.min() > largest // 2  # Clipped, not wrapped.
+
+
+# --- options and memory --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
