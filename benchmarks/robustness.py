@@ -43,13 +43,13 @@ class Run:
     Attributes:
       source: Its style's file in `conf/`, or the style picture itself.
       precision: float32 or bfloat16.
-      started: Whether it starts from the net that comes along.
+      kind: 'started' from the net that comes along, or 'afresh'.
       seed: Of everything random.
     """
 
     source: Path
     precision: str
-    started: bool
+    kind: str
     seed: int
 
     @property
@@ -67,23 +67,19 @@ class Run:
         """Names the file of settings that it starts with."""
         return self.source if self.source.suffix == ".yml" else ROOT / "conf/wave.yml"
 
-    @property
-    def kind(self) -> str:
-        """Says where it starts."""
-        return "started" if self.started else "afresh"
-
 
 def main() -> None:
     """Trains the runs that were not yet, and looks at all that were."""
     options = _arguments()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    for run in _runs(options):
+    runs = _runs(options)
+    for run in runs:
         events = _log(options, folder, run)
         if options.only in (None, run.style) and (events is None or _errors(events)):
             _train(options, folder, run)
     done = []
-    for run in _runs(options):
+    for run in runs:
         events = _log(options, folder, run)
         if events is not None:
             found = _look(options, folder, run, events)
@@ -117,7 +113,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
     """Returns all forty, or those of the starts asked for."""
     sources = [Path(file).resolve() for file in options.style or ()]
     kinds = [
-        (source, precision, kind == "started")
+        (source, precision, kind)
         for source in sources or _STYLES
         for kind in _KINDS
         for precision in ("float32", "bfloat16")
@@ -148,7 +144,7 @@ def _settings(options: argparse.Namespace, run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "random_crop": True,
         "random_flip": True,
-        "init_from": "pretrained/johnson.safetensors" if run.started else None,
+        "init_from": "pretrained/johnson.safetensors" if run.kind == "started" else None,
     }
 
 

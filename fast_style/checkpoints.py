@@ -28,7 +28,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from fast_style.config import START
-from fast_style.errors import FastStyleError, ModelError
+from fast_style.errors import FastStyleError, ModelError, first_few
 from fast_style.files import (
     atomic_path,
     find_bundled,
@@ -515,7 +515,5 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     if not found:
         return []
     # Damaged files have names of any length.
-    shown = ", ".join(name if len(name) <= 120 else f"{name[:117]}..." for name in found[:3]) + (
-        f" and {len(found) - 3} more" if len(found) > 3 else ""
-    )
-    return [f"{len(found)} {what} ({shown})"]
+    short = [name if len(name) <= 120 else f"{name[:117]}..." for name in found]
+    return [f"{len(found)} {what} ({first_few(short, 3)})"]

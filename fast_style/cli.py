@@ -35,7 +35,7 @@ from fast_style.cli_quality import add_quality_arguments, run_quality
 from fast_style.cli_serve import add_serve_arguments, run_serve
 from fast_style.cli_stylize import fitted, stylize_arguments, stylize_options
 from fast_style.cli_train import add_train_arguments, run_train
-from fast_style.errors import FastStyleError
+from fast_style.errors import FastStyleError, first_few
 from fast_style.files import safe_label
 from fast_style.images import printable
 from fast_style.jobs import FORMATS, plan_jobs, without_existing
@@ -210,8 +210,7 @@ def _eval(options: argparse.Namespace) -> int:
         max_pixels=options.max_pixels,
     )
     with contextlib.closing(pictures):
-        outcomes = itertools.chain(pictures, films)
-        return _report_outcomes(outcomes, len(jobs))
+        return _report_outcomes(itertools.chain(pictures, films), len(jobs))
 
 
 def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
@@ -239,9 +238,7 @@ def _report_outcomes(outcomes: Iterable[Outcome], count: int) -> int:
             bare.append((outcome.bare_share, printable(outcome.job.target)))
     if bare:
         bare.sort(key=lambda found: -found[0])
-        named = ", ".join(f"{name} ({share:.0%})" for share, name in bare[:_MOST_NAMED])
-        if len(bare) > _MOST_NAMED:
-            named += f" and {len(bare) - _MOST_NAMED} more"
+        named = first_few([f"{name} ({share:.0%})" for share, name in bare], _MOST_NAMED)
         say(
             "note: nets paint nothing where a photo is perfectly flat, as in parts of "
             f"{named}; --grain 3 has them paint there, too"

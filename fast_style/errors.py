@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def first_few(names: Sequence[str], most: int) -> str:
+    """Returns so many names at most for a message: 'a, b and 3 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 class FastStyleError(Exception):
     """What went wrong, the value received, and what to do, in a sentence for the user.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fast_style import objective as tags
-from fast_style.errors import FastStyleError
+from fast_style.errors import FastStyleError, first_few
 from fast_style.files import atomic_path
 
 _log = logging.getLogger(__name__)
@@ -130,9 +130,7 @@ class Guard:
         self.skipped.append(taken.step)
         self._in_a_row.append(taken.step)
         names = taken.broken(self._weights)
-        broken = ", ".join(names[:_MOST_NAMED])
-        if len(names) > _MOST_NAMED:
-            broken += f" and {len(names) - _MOST_NAMED} more"
+        broken = first_few(names, _MOST_NAMED)
         kept = self._keep(taken)
         _log.warning(
             "step %d: not a finite number: %s; this batch is skipped%s",

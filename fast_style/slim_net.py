@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from fast_style import winograd
-from fast_style.errors import WeightsError
+from fast_style.errors import WeightsError, first_few
 from fast_style.layers import conv, widens
 from fast_style.loss_models import MEAN_RGB, VGG_BLOCKS
 from fast_style.loss_weights import read_weights
@@ -361,10 +361,9 @@ def _load(
     values = read_weights(file, name, key=key)
     if missing := [variable for variable in variables if variable not in values]:
         layers = list(dict.fromkeys(_layer_of(variable) for variable in missing))
-        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         raise WeightsError(
-            f"{file}: no weights for layer {layers[0]}{more} ({missing[0]!r} is not in the file); "
-            f"choose shallower layers or another {key}"
+            f"{file}: no weights for layer {first_few(layers, 1)} "
+            f"({missing[0]!r} is not in the file); choose shallower layers or another {key}"
         )
     weights = {}
     with tf.init_scope():
